@@ -1,0 +1,1 @@
+"""The contract between producers and workers: jobs, records, errors, wire names, storage. Imports no torch."""

@@ -1,0 +1,63 @@
+"""Accepting a job: request, marker, ticket, in this order, whoever submits it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from overpaint_common.errors import BrokerUnavailable, UnknownModel
+from overpaint_common.fleet import ModelCard, settle
+from overpaint_common.job import Job
+from overpaint_common.ledger import Ledger, Request
+from overpaint_common.live import Live, Progress
+from overpaint_common.result import Result
+from overpaint_common.tickets import Tickets
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A job that the ledger holds."""
+
+    request: Request
+    record: Result | None
+    """There when the same job had finished already."""
+    not_queued: BrokerUnavailable | None
+    """Why the ticket could not be sent; the job is accepted all the same."""
+
+
+class Acceptance:
+    """Turns jobs into accepted jobs."""
+
+    def __init__(self, ledger: Ledger, live: Live, tickets: Tickets) -> None:
+        self._ledger = ledger
+        self._live = live
+        self._tickets = tickets
+
+    def accept(self, job: Job) -> Accepted:
+        """Settle, store and queue one job.
+
+        Raises InvalidJob or ForbiddenReference for what the fleet would refuse, IdempotencyConflict, and
+        StorageUnavailable while the ledger cannot be written: then nothing was promised and submitting again is safe.
+        """
+        try:
+            card = find_model(self._live.models(), job.model)
+        except BrokerUnavailable:
+            card = None
+        held = self._ledger.accept(settle(job, card), job.digest(), datetime.now(UTC))
+        not_queued = None
+        if held.record is None:
+            try:
+                if held.created or self._live.progress(job.id) is None:
+                    self._live.report({job.id: [Progress(state="queued")]})
+                self._tickets.send(held.request.job)
+            except BrokerUnavailable as error:
+                not_queued = error
+        return Accepted(held.request, held.record, not_queued)
+
+
+def find_model(cards: dict[str, ModelCard], name: str) -> ModelCard | None:
+    """The card of `name`; None where nothing is announced yet; raises UnknownModel where only others are."""
+    if name not in cards and cards:
+        known = ", ".join(sorted(cards))
+        raise UnknownModel(f"model {name!r} is not in any worker's registry; the fleet has {known}")
+    return cards.get(name)

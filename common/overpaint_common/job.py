@@ -1,0 +1,112 @@
+"""The job: one source picture, one or more passes, one or more variants, one output place."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Literal, Self
+
+from pydantic import AwareDatetime, Field, HttpUrl, ValidationError
+
+from overpaint_common.errors import InvalidJob
+from overpaint_common.frozen import Frozen
+from overpaint_common.passes import Pass, Seed
+from overpaint_common.references import ObjectUri, PrefixUri
+from overpaint_common.seeds import new_job_id, seed_of_job
+
+MAX_PASSES = 16
+MAX_VARIANTS = 16
+MAX_JOB_BYTES = 256 * 1024
+"""A job's JSON beyond this is refused before it is parsed."""
+
+JobId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{7,63}$")]
+ModelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+Label = Annotated[str, Field(max_length=256)]
+LabelName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._/-]{0,62}$")]
+Priority = Literal["interactive", "standard", "bulk"]
+PictureFormat = Literal["png", "jpeg", "webp"]
+
+PRIORITIES: tuple[Priority, ...] = ("interactive", "standard", "bulk")
+"""From the most urgent to the least."""
+
+
+class Prepare(Frozen):
+    """How the source is fitted to the model before the first pass."""
+
+    fit: Literal["pad", "crop", "stretch", "bucket", "keep"] = "pad"
+    """pad: the whole source, padding undone afterwards; crop: the middle; stretch: aspect ratio lost;
+    bucket: the native area in the source's aspect ratio; keep: the source's own size."""
+    size: Annotated[int, Field(ge=8, le=8192)] | None = None
+    """Side in pixels to fit to; None is the model's native size."""
+
+
+class Output(Frozen):
+    """Where the pictures go and in which format."""
+
+    prefix: PrefixUri
+    """Pictures are written to `<prefix><job id>/<variant>-<attempt>.<format>`."""
+    format: PictureFormat = "png"
+    quality: Annotated[int, Field(ge=1, le=100)] = 90
+    """For jpeg and webp."""
+
+
+class Job(Frozen):
+    """A unit of work, of cancelling and of retrying. Everything left `None` is settled at submission."""
+
+    schema_version: Literal[1] = 1
+    id: JobId = Field(default_factory=new_job_id)
+    source: ObjectUri
+    model: ModelName
+    """A name of the worker's registry, never a repository."""
+    passes: Annotated[tuple[Pass, ...], Field(min_length=1, max_length=MAX_PASSES)]
+    """Run in order; each takes the picture that the one before it made."""
+    prepare: Prepare = Prepare()
+    seed: Seed | None = None
+    """Base seed; None derives one from the job's id, so that a retry repaints the same picture."""
+    variants: Annotated[int, Field(ge=1, le=MAX_VARIANTS)] = 1
+    """Variant i runs all passes with i added to every seed."""
+    output: Output
+    priority: Priority = "standard"
+    deadline: AwareDatetime | None = None
+    """Waiting and running together must end by then."""
+    max_attempts: Annotated[int, Field(ge=1, le=10)] = 3
+    webhook: HttpUrl | None = None
+    labels: Annotated[dict[LabelName, Label], Field(max_length=32)] = {}
+
+    @classmethod
+    def parse(cls, body: bytes | str) -> Self:
+        """Read a job from JSON; raises InvalidJob naming every field that is wrong."""
+        if len(body) > MAX_JOB_BYTES:
+            raise InvalidJob(f"the job is {len(body)} bytes of JSON; the limit is {MAX_JOB_BYTES}: shorten its prompts")
+        try:
+            return cls.model_validate_json(body)
+        except ValidationError as error:
+            raise InvalidJob(explain(error)) from None
+
+    def digest(self) -> str:
+        """Hex sha256 of the body as the caller gave it, the id left out.
+
+        Fields at None are left out too, so that a field added later with None as its default changes no digest.
+        """
+        body = self.model_dump(mode="json", exclude={"id"}, exclude_none=True)
+        return hashlib.sha256(json.dumps(body, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+    @property
+    def base_seed(self) -> int:
+        return seed_of_job(self.id) if self.seed is None else self.seed
+
+
+def explain(error: ValidationError) -> str:
+    """One line for each wrong field: where, what was given, what is wanted."""
+    lines = []
+    for detail in error.errors(include_url=False):
+        where = ".".join(str(part) for part in detail["loc"]) or "job"
+        if detail["type"] == "extra_forbidden":
+            lines.append(f"{where}: unknown field; remove it or check its spelling")
+            continue
+        given = repr(detail.get("input"))
+        shown = given if len(given) <= 80 else f"{given[:60]}... ({len(given)} characters)"
+        lines.append(
+            f"{where}: {detail['msg']} (given: {shown})" if detail["type"] != "missing" else f"{where}: required"
+        )
+    return "; ".join(lines)

@@ -1,0 +1,148 @@
+"""The durable truth in object storage: accepted jobs, open markers, records."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, TypeVar
+
+from pydantic import AwareDatetime
+
+from overpaint_common.errors import (
+    ForbiddenReference,
+    IdempotencyConflict,
+    ObjectExists,
+    ObjectNotFound,
+    StorageDenied,
+    StorageUnavailable,
+)
+from overpaint_common.frozen import Frozen
+from overpaint_common.job import Job, JobId
+from overpaint_common.keys import LedgerKeys, job_prefix, result_copy
+from overpaint_common.references import Reference
+from overpaint_common.result import Result
+from overpaint_common.storage import ObjectStore
+
+log = logging.getLogger(__name__)
+
+MAX_LEDGER_BYTES = 4 * 1024 * 1024
+JSON = "application/json"
+_Document = TypeVar("_Document", bound=Frozen)
+
+
+class Request(Frozen):
+    """What `request.json` holds."""
+
+    schema_version: Literal[1] = 1
+    job: Job
+    """As settled."""
+    digest: str
+    """Of the body as the caller gave it."""
+    accepted_at: AwareDatetime
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What the ledger holds after one `accept`."""
+
+    request: Request
+    created: bool
+    """Whether this call was the first to bring the job."""
+    record: Result | None
+    """There when an earlier submission of the same job has finished already."""
+
+
+class Ledger:
+    """Reads and writes the ledger below `root`. All methods raise StorageUnavailable when the store does not answer."""
+
+    def __init__(self, store: ObjectStore, root: Reference) -> None:
+        self._store = store
+        self.keys = LedgerKeys(root.as_prefix())
+
+    def accept(self, job: Job, digest: str, now: datetime) -> Held:
+        """Write the request, then the marker: from then on the job is accepted.
+
+        The first writer of a request wins and later ones are given what it wrote, so that a submission repeated after
+        any failure goes on where the first one stopped. Raises IdempotencyConflict when the stored body differs.
+        """
+        request = Request(job=job, digest=digest, accepted_at=now)
+        record, created = None, True
+        try:
+            self._put_once(self.keys.request(job.id), request)
+        except ObjectExists:
+            request, created = self.request(job.id), False
+            if request.digest != digest:
+                raise IdempotencyConflict(
+                    f"job {job.id} was already submitted with another body; use a new idempotency key for a new job, "
+                    "or submit the very same body again"
+                ) from None
+            record = self.record(job.id)
+        if record is None:
+            marker = self.keys.marker(request.job.priority, request.job.model, job.id)
+            self._store.put(marker, b"", content_type="text/plain")
+        return Held(request, created, record)
+
+    def request(self, job_id: JobId) -> Request:
+        """The accepted job; raises ObjectNotFound if there is none of that id."""
+        try:
+            return self._read(self.keys.request(job_id), Request)
+        except ObjectNotFound:
+            raise ObjectNotFound(f"no job {job_id} in the ledger; check the id, and that it has not expired") from None
+
+    def record(self, job_id: JobId) -> Result | None:
+        """The record, or None while the job is not finished."""
+        try:
+            return self._read(self.keys.record(job_id), Result)
+        except ObjectNotFound:
+            return None
+
+    def commit(self, result: Result) -> Result:
+        """Put the record where none exists and return the one that counts: this one, or whoever came first.
+
+        Compare `attempt` to learn which. An answer that was lost, and the 412 that a repeated put earns from its own
+        first try, are both resolved by reading the record back.
+        """
+        key = self.keys.record(result.job_id)
+        try:
+            self._put_once(key, result)
+            return result
+        except ObjectExists:
+            return self._read(key, Result)
+        except StorageUnavailable:
+            written = self.record(result.job_id)
+            if written is None:
+                raise
+            return written
+
+    def finish(self, request: Request, record: Result, outputs: ObjectStore) -> None:
+        """What follows a commit, in an order that can be repeated from the start after any interruption.
+
+        Copy the record, delete what it does not name, hand over the webhook, delete the marker. The caller
+        acknowledges its ticket afterwards. An output place that may not be written is skipped: the record already
+        says why.
+        """
+        job = request.job
+        try:
+            outputs.put(result_copy(job), _json(record), content_type=JSON)
+            named = {output.uri for output in record.outputs} | {str(result_copy(job))}
+            for info in list(outputs.list(job_prefix(job))):
+                if str(info.reference) not in named:
+                    outputs.delete(info.reference)
+        except (ForbiddenReference, StorageDenied, ObjectNotFound) as error:
+            log.warning("output place not writable job=%s: %s", job.id, error)
+        self._store.delete(self.keys.marker(job.priority, job.model, job.id))
+
+    def bury(self, kind: str, name: str, body: bytes) -> None:
+        """Keep something that could not be accepted."""
+        self._store.put(self.keys.dead(kind, name), body, content_type="application/octet-stream")
+
+    def _put_once(self, key: Reference, document: Frozen) -> None:
+        self._store.put(key, _json(document), content_type=JSON, if_absent=True)
+
+    def _read(self, key: Reference, kind: type[_Document]) -> _Document:
+        return kind.model_validate_json(self._store.read(key, limit=MAX_LEDGER_BYTES))
+
+
+def _json(document: Frozen) -> bytes:
+    return document.model_dump_json(indent=2, exclude_none=True).encode()

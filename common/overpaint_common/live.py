@@ -1,0 +1,202 @@
+"""What Redis knows of jobs and workers right now. None of it is the truth: Redis may be wiped at any moment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal, cast
+
+from pydantic import ValidationError
+from redis import Redis
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from overpaint_common import wire
+from overpaint_common.errors import BrokerUnavailable
+from overpaint_common.fleet import ModelCard, WorkerCard
+from overpaint_common.frozen import Frozen
+
+STATUS_TTL = 24 * 3600
+"""Seconds that a job's live status stays after its last change."""
+
+WORKER_TTL = 15
+"""Seconds after which a silent worker no longer counts as alive."""
+
+EVENTS_KEPT = 10_000
+"""Newest events kept of one job; a job has one for each step."""
+
+JobState = Literal["accepted", "queued", "running", "succeeded", "failed", "cancelled", "expired"]
+FINAL_STATES: frozenset[str] = frozenset({"succeeded", "failed", "cancelled", "expired"})
+
+
+class Progress(Frozen):
+    """One moment of a job."""
+
+    state: JobState
+    """accepted: in the ledger, but Redis knows nothing of it; queued: a ticket waits for a worker."""
+    phase: str = ""
+    """While running: fetch, prepare, load, denoise, upload, ..."""
+    step: int = 0
+    """Denoising steps done over all passes and variants."""
+    steps: int = 0
+    """Denoising steps that will run in all; 0 where not known yet."""
+    worker: str = ""
+    detail: str = ""
+    """For people, such as "no worker serves this model"."""
+
+    @property
+    def finished(self) -> bool:
+        return self.state in FINAL_STATES
+
+
+def connect(url: str) -> Redis:
+    """A client that gives up on a dead Redis within seconds; no connection is made yet."""
+    return Redis.from_url(
+        url,
+        decode_responses=True,
+        socket_timeout=15,
+        socket_connect_timeout=5,
+        socket_keepalive=True,
+        health_check_interval=15,
+        retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), 2),
+    )
+
+
+class Live:
+    """Statuses, progress events, attempts and the fleet. Every method raises BrokerUnavailable when Redis is down."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis: Any = redis
+
+    def ping(self) -> None:
+        with _broker_errors():
+            self._redis.ping()
+
+    def close(self) -> None:
+        self._redis.close()
+
+    def models(self) -> dict[str, ModelCard]:
+        """Every model that a worker has announced, by name."""
+        with _broker_errors():
+            cards: Mapping[str, str] = self._redis.hgetall(wire.MODELS_KEY)
+        return {name: card for name, text in cards.items() if (card := _card(text)) is not None}
+
+    def workers(self) -> list[WorkerCard]:
+        """The workers that are alive."""
+        with _broker_errors():
+            now = self._redis.time()[0]
+            names = self._redis.zrangebyscore(wire.FLEET_KEY, now - WORKER_TTL, "+inf")
+            texts = self._redis.mget([wire.worker_key(name) for name in names]) if names else []
+        return [WorkerCard.model_validate_json(text) for text in texts if text]
+
+    def announce(self, worker: WorkerCard, cards: list[ModelCard]) -> None:
+        """Say that a worker is alive and what it serves; to be repeated well within WORKER_TTL."""
+        with _broker_errors():
+            now = self._redis.time()[0]
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.hset(wire.MODELS_KEY, mapping={card.name: card.model_dump_json() for card in cards})
+            pipe.set(wire.worker_key(worker.name), worker.model_dump_json(), ex=WORKER_TTL)
+            pipe.zadd(wire.FLEET_KEY, {worker.name: now})
+            pipe.zremrangebyscore(wire.FLEET_KEY, "-inf", now - 3600)
+            pipe.execute()
+
+    def withdraw(self, worker: str) -> None:
+        """Say that a worker has left."""
+        with _broker_errors():
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.delete(wire.worker_key(worker))
+            pipe.zrem(wire.FLEET_KEY, worker)
+            pipe.execute()
+
+    def count_attempt(self, job_id: str) -> int:
+        """Count one more attempt and return how many there are; starts again at 1 after Redis lost its data."""
+        with _broker_errors():
+            pipe = self._redis.pipeline()
+            pipe.incr(wire.attempts_key(job_id))
+            pipe.expire(wire.attempts_key(job_id), 7 * STATUS_TTL)
+            return int(pipe.execute()[0])
+
+    def report(self, updates: Mapping[str, list[Progress]]) -> set[str]:
+        """Publish each job's new moments in order, and return the jobs of them that somebody asked to cancel."""
+        with _broker_errors():
+            pipe = self._redis.pipeline(transaction=False)
+            for job_id, moments in updates.items():
+                status, events = wire.status_key(job_id), wire.events_key(job_id)
+                for moment in moments:
+                    pipe.xadd(events, _fields(moment), maxlen=EVENTS_KEPT, approximate=True)
+                pipe.hset(status, mapping=_fields(moments[-1]))
+                pipe.expire(events, STATUS_TTL)
+                pipe.expire(status, STATUS_TTL)
+                pipe.hexists(status, "cancel")
+            replies = iter(pipe.execute())
+            cancelled = set()
+            for job_id, moments in updates.items():
+                *_, flag = [next(replies) for _ in range(len(moments) + 4)]
+                if flag:
+                    cancelled.add(job_id)
+            return cancelled
+
+    def ask_to_cancel(self, job_id: str) -> None:
+        """Tell a running worker to stop at its next step. The end itself is the record, not this."""
+        with _broker_errors():
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.hset(wire.status_key(job_id), "cancel", "1")
+            pipe.expire(wire.status_key(job_id), STATUS_TTL)
+            pipe.execute()
+
+    def progress(self, job_id: str) -> Progress | None:
+        """The newest moment, or None where Redis knows nothing of the job."""
+        with _broker_errors():
+            return _moment(self._redis.hgetall(wire.status_key(job_id)))
+
+    def events(self, job_id: str, after: str, *, block: float) -> tuple[str, list[Progress]]:
+        """Moments newer than the position `after` ("0" for all that are kept), waiting up to `block` seconds.
+
+        Returns the position to go on from and the moments, none if the wait was in vain.
+        """
+        with _broker_errors():
+            reply = self._redis.xread({wire.events_key(job_id): after}, block=max(1, int(block * 1000)))
+        streams = list(reply.items()) if isinstance(reply, dict) else list(reply or [])
+        entries = [entry for _, batch in streams for entry in _flat(batch)]
+        moments = [moment for _, fields in entries if (moment := _moment(fields)) is not None]
+        return (entries[-1][0] if entries else after), moments
+
+
+def _flat(batch: list[Any]) -> list[tuple[str, dict[str, str]]]:
+    # RESP3 nests the entries of one stream once more than RESP2 does.
+    nested = bool(batch) and isinstance(batch[0], list) and (not batch[0] or not isinstance(batch[0][0], str))
+    return cast("list[tuple[str, dict[str, str]]]", [entry for part in batch for entry in part] if nested else batch)
+
+
+def _fields(moment: Progress) -> dict[str, str | int]:
+    return moment.model_dump()
+
+
+def _moment(fields: Mapping[str, str]) -> Progress | None:
+    try:
+        return (
+            Progress.model_validate({name: value for name, value in fields.items() if name != "cancel"})
+            if fields
+            else None
+        )
+    except ValidationError:
+        return None
+
+
+def _card(text: str) -> ModelCard | None:
+    # A card written by a newer version may hold fields that this one does not know; such a model is skipped.
+    try:
+        return ModelCard.model_validate_json(text)
+    except ValidationError:
+        return None
+
+
+@contextmanager
+def _broker_errors() -> Iterator[None]:
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        raise BrokerUnavailable(
+            f"Redis did not answer ({type(error).__name__}: {error}); check that it runs and OVERPAINT_REDIS_URL"
+        ) from error

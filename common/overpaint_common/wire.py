@@ -1,0 +1,88 @@
+"""Names on the wire: queues, tasks, Redis keys, and the Celery settings both sides share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from overpaint_common.job import PRIORITIES, Priority
+
+RUN_TASK = "overpaint.run"
+"""A ticket: args are `[job id, time in milliseconds at which it was queued]`."""
+
+SUBMIT_TASK = "overpaint.submit"
+"""A whole job, for clients in other languages: args are `[job]` with the job as a JSON object."""
+
+SUBMIT_QUEUE = "overpaint.submit"
+
+MODELS_KEY = "overpaint:models"
+"""Hash of model name to its card; stays when the last worker leaves, so that jobs can wait for one."""
+
+FLEET_KEY = "overpaint:fleet"
+"""Sorted set of worker names by the Redis time in seconds at which they were last seen."""
+
+
+def queue_name(model: str, priority: Priority) -> str:
+    """One queue per model and priority, so that jobs meet workers that are warm."""
+    return f"overpaint.{model}.{priority}"
+
+
+def queues_of(model: str) -> list[str]:
+    """A model's queues from the most urgent to the least: the order in which a worker drains them."""
+    return [queue_name(model, priority) for priority in PRIORITIES]
+
+
+def status_key(job_id: str) -> str:
+    """Hash: the live status."""
+    return f"overpaint:status:{job_id}"
+
+
+def events_key(job_id: str) -> str:
+    """Stream: every change of the live status, for those who watch."""
+    return f"overpaint:events:{job_id}"
+
+
+def attempts_key(job_id: str) -> str:
+    """Counter: attempts started."""
+    return f"overpaint:attempts:{job_id}"
+
+
+def worker_key(name: str) -> str:
+    """A worker's card; expires unless renewed."""
+    return f"overpaint:worker:{name}"
+
+
+def celery_settings(redis_url: str) -> dict[str, Any]:
+    """Settings for producers and workers alike.
+
+    There is no result backend: an unreachable one leaks a slot for every job that ends meanwhile. The visibility
+    timeout is longer than any job, since Celery starts a job again when it is exceeded.
+    """
+    return {
+        "broker_url": redis_url,
+        "result_backend": None,
+        "task_ignore_result": True,
+        "task_serializer": "json",
+        "accept_content": ["json"],
+        "task_acks_late": True,
+        "task_create_missing_queues": False,
+        "task_queues": {},
+        "worker_prefetch_multiplier": 1,
+        "worker_send_task_events": False,
+        "worker_enable_remote_control": False,
+        "worker_hijack_root_logger": False,
+        "worker_pool": "threads",
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "broker_channel_error_retry": True,
+        "broker_transport_options": {
+            "visibility_timeout": 7200,
+            "unacked_restore_interval": 10,
+            "unacked_restore_throttle": 1,
+            "queue_order_strategy": "priority",
+            "health_check_interval": 5,
+            "socket_timeout": 15,
+            "socket_connect_timeout": 5,
+            "socket_keepalive": True,
+            "body_encoding": "utf-8",
+        },
+    }

@@ -1,0 +1,58 @@
+"""What a backend imports to submit image-to-image jobs and get pictures back. Imports no torch.
+
+Names are loaded when first used: the command line imports this package too, and must not wait for boto3 and Celery to
+print its help.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from overpaint_common.errors import OverpaintError
+    from overpaint_common.job import Job, Output, Prepare
+    from overpaint_common.live import Progress
+    from overpaint_common.passes import Edit, Img2Img, Inpaint, MatchColor, Upscale
+    from overpaint_common.result import Result
+    from overpaint_producer.handle import JobHandle, JobStatus
+    from overpaint_producer.producer import NotQueued, Producer
+
+__all__ = [
+    "Edit",
+    "Img2Img",
+    "Inpaint",
+    "Job",
+    "JobHandle",
+    "JobStatus",
+    "MatchColor",
+    "NotQueued",
+    "Output",
+    "OverpaintError",
+    "Prepare",
+    "Producer",
+    "Progress",
+    "Result",
+    "Upscale",
+]
+
+_HOMES = {
+    "overpaint_common.errors": ("OverpaintError",),
+    "overpaint_common.job": ("Job", "Output", "Prepare"),
+    "overpaint_common.live": ("Progress",),
+    "overpaint_common.passes": ("Edit", "Img2Img", "Inpaint", "MatchColor", "Upscale"),
+    "overpaint_common.result": ("Result",),
+    "overpaint_producer.handle": ("JobHandle", "JobStatus"),
+    "overpaint_producer.producer": ("NotQueued", "Producer"),
+}
+
+
+def __getattr__(name: str) -> object:
+    home = next((module for module, names in _HOMES.items() if name in names), None)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,3 @@
+from overpaint_producer.cli import main
+
+main(prog_name="overpaint")

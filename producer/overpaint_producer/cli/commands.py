@@ -1,0 +1,50 @@
+"""Which commands there are. Each is imported only when it is called, so that help and completion come at once."""
+
+from __future__ import annotations
+
+import click
+
+from overpaint_producer.cli.lazy import Command, LazyGroup
+
+_HERE = "overpaint_producer.cli"
+
+SECTIONS: dict[str, tuple[Command, ...]] = {
+    "Jobs": (
+        Command("submit", f"{_HERE}.submit:submit", "Send a picture to be repainted; prints the job's id."),
+        Command("status", f"{_HERE}.jobs:status", "Say where a job is now."),
+        Command("wait", f"{_HERE}.jobs:wait", "Follow a job's steps until it has ended."),
+        Command("result", f"{_HERE}.jobs:result", "Show a finished job's record; save its pictures."),
+        Command("cancel", f"{_HERE}.jobs:cancel", "End a job, queued or running."),
+    ),
+    "This machine": (
+        Command("demo", f"{_HERE}.demo:demo", "Repaint one picture at several strengths; needs no set-up."),
+        Command("up", f"{_HERE}.up:up", "Run Redis, a store and one worker here, to develop against."),
+        Command("worker", None, "Serve jobs on this machine's devices."),
+        Command("doctor", f"{_HERE}.doctor:doctor", "Check Redis, storage and the workers, and say what to fix."),
+    ),
+}
+
+
+@click.group(cls=LazyGroup, sections=SECTIONS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="overpaint", message="%(prog)s %(version)s")
+def main() -> None:
+    """Repaint pictures with diffusion models: submit jobs, follow them, fetch what they made.
+
+    \b
+    See it work, on this machine, with nothing set up:
+      overpaint demo
+
+    \b
+    Against workers that run somewhere already:
+      export OVERPAINT_REDIS_URL=redis://my-redis:6379/0
+      export OVERPAINT_LEDGER=s3://my-ledger/
+      overpaint submit s3://my-photos/cat.jpg s3://my-pictures/ --prompt "a cat, watercolor" --wait
+
+    \b
+    Exit codes:
+      0  done
+      1  the job failed or was cancelled; for cancel: it had ended already
+      2  the command line, the settings or the job are wrong; nothing was accepted
+      3  Redis or the storage did not do their part
+      4  not finished: asked for a result too early, or wait reached its --timeout
+    """

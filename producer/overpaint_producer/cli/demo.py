@@ -1,0 +1,205 @@
+"""`overpaint demo`: one picture, repainted many ways, on one page."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import click
+from PIL import Image, ImageChops, ImageStat
+
+from overpaint_common.errors import WaitTimeout
+from overpaint_common.live import Progress
+from overpaint_common.result import Result
+from overpaint_producer.cli.display import show_record
+from overpaint_producer.cli.exits import JOB
+from overpaint_producer.cli.save import save_picture
+from overpaint_producer.cli.signals import interruptible
+from overpaint_producer.handle import JobHandle
+from overpaint_producer.local.scene import draw_scene
+from overpaint_producer.local.stack import LocalStack
+from overpaint_producer.producer import Producer
+from overpaint_producer.sheet import Row, Tile, contact_sheet, save_sheet
+
+MODEL = "overpaint-mini"
+SEED = 8
+JOB_LIMIT = 300.0
+"""Seconds for one job; on a slow laptop it takes a few."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """One job of the demo."""
+
+    name: str
+    """Of its picture's file."""
+    prompt: str
+    strength: float
+    seed: int = SEED
+
+
+PROMPT = "a green house in the desert"
+STRENGTHS = tuple(Shot(f"strength-{strength:.1f}", PROMPT, strength) for strength in (0, 0.2, 0.4, 0.6, 0.8, 1.0))
+PROMPTS = (
+    Shot("beach", "a purple house on a beach", 0.6),
+    Shot("snow", "a red house in snow", 0.6),
+    Shot("watercolor", "a red house, watercolor painting", 0.45),
+    Shot("oil", "a red house, oil painting", 0.6),
+    Shot("pencil", "a red house, pencil sketch", 0.45),
+    Shot("neon", "a red house, neon", 0.6),
+)
+
+
+@click.command()
+@click.argument("folder", default="overpaint-demo", type=click.Path(file_okay=False, path_type=Path))
+def demo(folder: Path) -> None:
+    """Repaint a bundled picture at several strengths and in several styles. [default FOLDER: ./overpaint-demo]
+
+    Starts a real Redis, a store in FOLDER and one worker on this machine's CPU, with the small model that ships with
+    Overpaint; ends them again, and keeps the pictures, their records and one contact sheet to look at. Needs
+    `pip install 'overpaint[worker,local]'`, no GPU and no network. Run it as often as you like.
+
+    \b
+    Example:
+      overpaint demo
+    """
+    began = time.monotonic()
+    own = {name: value for name, value in os.environ.items() if not name.startswith("OVERPAINT_")}
+    stack = LocalStack(folder, environment=own, say=lambda text: click.echo(text, err=True))
+    with interruptible(), stack, Producer(stack.settings) as producer:
+        source = stack.inputs / "house.png"
+        draw_scene().save(source)
+        shots = (*STRENGTHS, *PROMPTS)
+        handles = [_submit(producer, stack, source, shot) for shot in shots]
+        records = _follow(stack, shots, handles)
+        made = {
+            shot.name: _fetched(producer, stack, shot, record)
+            for shot, record in zip(shots, records, strict=True)
+            if record.status == "succeeded"
+        }
+        sheet = stack.folder / "contact-sheet.png"
+        save_sheet(_sheet(source, made), sheet)
+    for record in records:
+        if record.status != "succeeded":
+            show_record(record)
+    here = Path(os.path.relpath(stack.folder))
+    click.echo(
+        f"{len(made)} of {len(shots)} jobs succeeded; {time.monotonic() - began:.0f} s in all, start-up included."
+    )
+    click.echo(f"  look at   {here / sheet.name}")
+    click.echo(f"  pictures  {here / 'pictures'}")
+    click.echo(f"  records   {here / 'out'}, one result.json a job")
+    click.echo("Next: `overpaint up` keeps this running, to submit pictures of your own.")
+    if len(made) < len(shots):
+        raise click.exceptions.Exit(JOB)
+
+
+def _submit(producer: Producer, stack: LocalStack, source: Path, shot: Shot) -> JobHandle:
+    return producer.img2img(
+        source.as_uri(),
+        prompt=shot.prompt,
+        strength=shot.strength,
+        model=MODEL,
+        seed=shot.seed,
+        output=stack.outputs.as_uri(),
+        labels={"demo": shot.name},
+    )
+
+
+def _follow(stack: LocalStack, shots: Sequence[Shot], handles: Sequence[JobHandle]) -> list[Result]:
+    records = []
+    with _board(shots) as board:
+        for shot, handle in zip(shots, handles, strict=True):
+            until = time.monotonic() + JOB_LIMIT
+            while not (moment := handle.status()).finished:
+                board.see(shot, moment)
+                if time.monotonic() > until:
+                    raise WaitTimeout(f"{shot.name} did not finish within {JOB_LIMIT:g} s; see {stack.worker_log}")
+                stack.watch(0.1)
+            board.see(shot, moment)
+            records.append(handle.result())
+    return records
+
+
+def _fetched(producer: Producer, stack: LocalStack, shot: Shot, record: Result) -> tuple[Result, Image.Image]:
+    file = stack.folder / "pictures" / f"{shot.name}.png"
+    file.parent.mkdir(exist_ok=True)
+    save_picture(producer.store, record.outputs[0], file)
+    with Image.open(file) as picture:
+        return record, picture.convert("RGB")
+
+
+def _sheet(source: Path, made: dict[str, tuple[Result, Image.Image]]) -> Image.Image:
+    with Image.open(source) as opened:
+        original = opened.convert("RGB")
+
+    def tiles(shots: Sequence[Shot], caption: str) -> list[Tile]:
+        return [
+            Tile(picture, caption.format(shot=shot), _detail(record, shot, picture, original))
+            for shot in shots
+            if shot.name in made
+            for record, picture in [made[shot.name]]
+        ]
+
+    return contact_sheet(
+        f"One picture, repainted by {MODEL}",
+        [
+            Row(f'"{PROMPT}", at growing strength', tiles(STRENGTHS, "strength {shot.strength:g}")),
+            Row("Other prompts, same picture", tiles(PROMPTS, "{shot.prompt}")),
+        ],
+        footer=f"{original.width} x {original.height} pixels, enlarged. {MODEL} is a model of a few megabytes that runs "
+        "on any CPU; it shows that the parts work together, not what a large model paints.",
+    )
+
+
+def _detail(record: Result, shot: Shot, picture: Image.Image, original: Image.Image) -> str:
+    if record.passthrough:
+        return "the source, pixel for pixel" if not _change(picture, original) else "passed through"
+    run = record.variants[0].passes[0]
+    steps = f"{run.effective_steps} of {run.steps} steps, changed by {_change(picture, original):.0f} of 255"
+    return steps if shot in STRENGTHS else f"strength {shot.strength:g}, {steps}"
+
+
+def _change(picture: Image.Image, original: Image.Image) -> float:
+    """Mean absolute difference over pixels and channels, 0 to 255."""
+    same_size = picture.resize(original.size, Image.Resampling.LANCZOS)
+    means = ImageStat.Stat(ImageChops.difference(same_size, original)).mean
+    return float(sum(means) / len(means))
+
+
+class Board(Protocol):
+    """Shows how the jobs are doing."""
+
+    def see(self, shot: Shot, moment: Progress) -> None: ...
+
+
+@contextmanager
+def _board(shots: Sequence[Shot]) -> Iterator[Board]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+    from rich.progress import Progress as Bars
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _Lines()
+        return
+    with Bars(TextColumn("{task.description:<14}"), BarColumn(), MofNCompleteColumn(), console=console) as bars:
+        tasks = {shot.name: bars.add_task(shot.name, total=None, start=False) for shot in shots}
+
+        class Bar:
+            def see(self, shot: Shot, moment: Progress) -> None:
+                total = moment.steps or (1 if moment.finished else None)
+                bars.update(tasks[shot.name], total=total, completed=moment.step if moment.steps else total or 0)
+
+        yield Bar()
+
+
+class _Lines:
+    def see(self, shot: Shot, moment: Progress) -> None:
+        if moment.finished:
+            click.echo(f"{moment.state}  {shot.name}  {moment.detail}".rstrip(), err=True)

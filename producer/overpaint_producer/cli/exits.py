@@ -1,0 +1,58 @@
+"""Exit codes, and how errors look on the command line."""
+
+from __future__ import annotations
+
+from typing import IO, Any
+
+import click
+
+from overpaint_common.errors import (
+    ForbiddenReference,
+    InvalidJob,
+    JobCancelled,
+    JobFailed,
+    NotFinished,
+    OverpaintError,
+    SettingsError,
+    WaitTimeout,
+)
+
+JOB = 1
+"""The job ended otherwise than asked."""
+USAGE = 2
+"""The command line, the settings or the job are wrong."""
+INFRASTRUCTURE = 3
+"""Redis or the storage did not do their part."""
+NOT_FINISHED = 4
+INTERRUPTED = 130
+"""Ctrl-C, as shells count it."""
+
+
+class Fault(click.ClickException):
+    """`error[code]: message` on stderr, without a traceback."""
+
+    def __init__(self, code: str, message: str, exit_code: int) -> None:
+        super().__init__(message.removeprefix(f"{code}: "))
+        self.code = code
+        self.exit_code = exit_code  # type: ignore[misc]  # Of the class in click's stubs; click reads the instance.
+
+    @classmethod
+    def of(cls, error: OverpaintError, exit_code: int | None = None) -> Fault:
+        return cls(error.code, str(error), exit_code_of(error) if exit_code is None else exit_code)
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        label = click.style(f"error[{self.code}]:", fg="red", bold=True)
+        click.echo(f"{label} {self.message}", file=file, err=True)
+
+
+def exit_code_of(error: OverpaintError) -> int:
+    """The exit code that says whose turn it is."""
+    match error:
+        case JobFailed() | JobCancelled():
+            return JOB
+        case InvalidJob() | ForbiddenReference() | SettingsError():
+            return USAGE
+        case NotFinished() | WaitTimeout():
+            return NOT_FINISHED
+        case _:
+            return INFRASTRUCTURE

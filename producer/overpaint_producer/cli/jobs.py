@@ -1,0 +1,124 @@
+"""`overpaint status`, `wait`, `result` and `cancel`: what to do with the id of a job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from overpaint_producer.cli.display import coloured, emit, moment_as_json, show_record, words
+from overpaint_producer.cli.exits import INTERRUPTED, JOB
+from overpaint_producer.cli.options import as_json, find_job, job_id
+
+
+@click.command()
+@job_id
+@as_json
+def status(job_id: str, as_json: bool) -> None:
+    """Say where a job is now: queued, running at which step, or how it ended.
+
+    Exits 0 whatever the answer is, 2 for an id that nobody submitted.
+
+    \b
+    Example:
+      overpaint status 5ac0f3a24e1c0c6c6b1d1e8e2f7a9b10
+    """
+    from overpaint_producer.producer import Producer
+
+    with Producer() as producer:
+        moment = find_job(producer, job_id).status()
+    if as_json:
+        emit(moment_as_json(job_id, moment))
+    else:
+        click.echo(words(moment).replace(moment.state, coloured(moment.state), 1))
+
+
+@click.command()
+@job_id
+@click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Give up waiting; the job goes on.")
+@as_json
+def wait(job_id: str, timeout: float | None, as_json: bool) -> None:
+    """Follow a job until it has ended, then show its record.
+
+    Steps go to stderr: a bar on a terminal, lines in a pipe. With --json every moment is one line on stdout, and the
+    last line holds the whole record. Exits 1 if the job failed or was cancelled, 4 at the timeout.
+
+    \b
+    Example:
+      overpaint wait 5ac0f3a24e1c0c6c6b1d1e8e2f7a9b10 --timeout 60
+    """
+    from overpaint_producer.cli.follow import follow
+    from overpaint_producer.producer import Producer
+
+    with Producer() as producer:
+        handle = find_job(producer, job_id)
+        try:
+            record = follow(handle, timeout=timeout, as_json=as_json)
+        except KeyboardInterrupt:
+            click.echo(f"\nthe job goes on; to end it: overpaint cancel {job_id}", err=True)
+            raise click.exceptions.Exit(INTERRUPTED) from None
+    if not as_json:
+        show_record(record)
+    if record.status != "succeeded":
+        raise click.exceptions.Exit(JOB)
+
+
+@click.command()
+@job_id
+@click.option(
+    "--save",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="Download the pictures and the record into this folder.",
+)
+@as_json
+def result(job_id: str, save: Path | None, as_json: bool) -> None:
+    """Show the record of a finished job: where its pictures are and how they were made.
+
+    Exits 1 if the job failed or was cancelled, 4 while it is not finished.
+
+    \b
+    Examples:
+      overpaint result 5ac0f3a24e1c0c6c6b1d1e8e2f7a9b10 --save pictures
+      overpaint result 5ac0f3a24e1c0c6c6b1d1e8e2f7a9b10 --json | jq .variants[].outputs[].uri
+    """
+    from overpaint_producer.cli.save import save_result
+    from overpaint_producer.producer import Producer
+
+    with Producer() as producer:
+        record = find_job(producer, job_id).result()
+        files = save_result(producer.store, record, save) if save is not None else []
+    if as_json:
+        emit(record.model_dump(mode="json", exclude_none=True))
+    else:
+        show_record(record)
+    for file in files:
+        click.echo(f"saved {file}", err=True)
+    if record.status != "succeeded":
+        raise click.exceptions.Exit(JOB)
+
+
+@click.command()
+@job_id
+@as_json
+def cancel(job_id: str, as_json: bool) -> None:
+    """End a job, queued or running; a running one stops at its next step.
+
+    Exits 1 if the job had ended in another way already.
+
+    \b
+    Example:
+      overpaint cancel 5ac0f3a24e1c0c6c6b1d1e8e2f7a9b10
+    """
+    from overpaint_producer.producer import Producer
+
+    with Producer() as producer:
+        record = find_job(producer, job_id).cancel()
+    if as_json:
+        emit({"id": job_id, "state": record.status})
+    elif record.status == "cancelled":
+        click.echo(coloured("cancelled"))
+    else:
+        click.echo(f"too late: the job had {coloured(record.status)} already")
+    if record.status != "cancelled":
+        raise click.exceptions.Exit(JOB)

@@ -1,0 +1,46 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from overpaint_common.errors import ObjectNotFound
+from overpaint_producer.cli.exits import USAGE, Fault
+
+if TYPE_CHECKING:
+    from overpaint_producer.handle import JobHandle
+    from overpaint_producer.producer import Producer
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for a program to read.")
+
+
+def _job_id(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    from pydantic import TypeAdapter, ValidationError
+
+    from overpaint_common.job import JobId
+
+    try:
+        return TypeAdapter[str](JobId).validate_python(value)
+    except ValidationError:
+        raise click.BadParameter(f"{value!r} is no job id; `overpaint submit` prints one", context, parameter) from None
+
+
+job_id = click.argument("job_id", metavar="ID", callback=_job_id)
+
+
+def find_job(producer: Producer, job_id: str) -> JobHandle:
+    """The handle of a job that the ledger knows; an unknown id is the caller's mistake, not the storage's."""
+    try:
+        return producer.handle(job_id)
+    except ObjectNotFound as error:
+        raise Fault.of(error, USAGE) from None
+
+
+def to_reference(place: str) -> str:
+    """A reference as it is, or the file reference of a local path."""
+    from overpaint_common.references import Reference
+
+    return place if "://" in place else str(Reference.from_path(Path(place)))

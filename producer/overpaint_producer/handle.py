@@ -1,0 +1,163 @@
+"""Following one job: waiting, progress, the record, the pictures, cancelling."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from PIL import Image
+
+from overpaint_common.errors import BrokerUnavailable, NotFinished, ObjectNotFound, WaitTimeout
+from overpaint_common.ledger import Ledger
+from overpaint_common.live import Live, Progress
+from overpaint_common.references import Reference
+from overpaint_common.result import Result
+from overpaint_common.seeds import new_attempt_id
+from overpaint_common.storage import ObjectStore
+
+JobStatus = Progress
+
+MAX_PICTURE_BYTES = 1 << 30
+LEDGER_EVERY = 2.0
+"""Seconds between two looks at the ledger while waiting: the events of Redis are quicker, but may be lost."""
+
+
+class JobHandle:
+    """One accepted job. Needs only the job's id; the ledger and Redis answer everything else."""
+
+    def __init__(self, job_id: str, ledger: Ledger, live: Live, store: ObjectStore) -> None:
+        self.id = job_id
+        self._ledger = ledger
+        self._live = live
+        self._store = store
+
+    def __repr__(self) -> str:
+        return f"JobHandle({self.id!r})"
+
+    def status(self) -> JobStatus:
+        """Where the job is now. While Redis is down or knows nothing, the ledger answers.
+
+        Raises ObjectNotFound if no such job was accepted.
+        """
+        try:
+            moment = self._live.progress(self.id)
+        except BrokerUnavailable:
+            moment = None
+        if moment is not None and not moment.finished and moment.state != "queued":
+            return moment
+        record = self._ledger.record(self.id)
+        if record is not None:
+            return _end(record)
+        if moment is not None and moment.state == "queued":
+            return moment.model_copy(update={"detail": self._queued_detail()})
+        self._ledger.request(self.id)
+        return Progress(state="accepted", detail="in the ledger; Redis does not know of a ticket for it")
+
+    def progress(self, timeout: float | None = None) -> Iterator[Progress]:
+        """Yield every moment of the job as it happens, ending with the final one.
+
+        Steps come within a second of being done, in order; those before the call come first. Raises WaitTimeout after
+        `timeout` seconds. While Redis is down the steps are missing, but the end still comes.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        after, looked = "0", -LEDGER_EVERY
+        while True:
+            if deadline is not None and time.monotonic() > deadline:
+                raise WaitTimeout(
+                    f"job {self.id} did not finish within {timeout} s; it goes on: wait again, or cancel it"
+                )
+            ended = False
+            try:
+                after, moments = self._live.events(self.id, after, block=min(1.0, _left(deadline)))
+            except BrokerUnavailable:
+                moments = []
+                time.sleep(min(0.5, _left(deadline)))
+            for moment in moments:
+                if moment.finished:
+                    ended = True
+                else:
+                    yield moment
+            if ended or (not moments and time.monotonic() - looked >= LEDGER_EVERY):
+                looked = time.monotonic()
+                record = self._ledger.record(self.id)
+                if record is not None:
+                    yield _end(record)
+                    return
+
+    def wait(self, timeout: float | None = None) -> Result:
+        """The record, as soon as there is one, whatever the end; raises WaitTimeout after `timeout` seconds."""
+        for _ in self.progress(timeout):
+            pass
+        return self.result()
+
+    def result(self) -> Result:
+        """The record; raises NotFinished while there is none, ObjectNotFound if no such job was accepted."""
+        record = self._ledger.record(self.id)
+        if record is None:
+            self._ledger.request(self.id)
+            raise NotFinished(f"job {self.id} is not finished; wait for it, or ask for its status")
+        return record
+
+    def pictures(self) -> list[Image.Image]:
+        """All pictures, variant by variant; raises JobFailed or JobCancelled where there are none."""
+        return [_open(self._store.read(reference, limit=MAX_PICTURE_BYTES)) for reference in self._references()]
+
+    def cancel(self) -> Result:
+        """End the job as cancelled, queued or running, and return its record.
+
+        A job that has finished meanwhile stays as it is, and its own record comes back.
+        """
+        request = self._ledger.request(self.id)
+        record = self._ledger.commit(
+            Result(
+                job_id=self.id,
+                status="cancelled",
+                attempt=new_attempt_id(),
+                attempts=0,
+                job=request.job,
+                accepted_at=request.accepted_at,
+                finished_at=datetime.now(UTC),
+            )
+        )
+        if record.status == "cancelled":
+            try:
+                self._live.ask_to_cancel(self.id)
+                self._live.report({self.id: [_end(record)]})
+            except BrokerUnavailable:
+                pass  # The record is the end; a worker finds it before it commits.
+        return record
+
+    def _references(self) -> list[Reference]:
+        return [Reference.parse(output.uri) for output in self.result().raise_for_status().outputs]
+
+    def _queued_detail(self) -> str:
+        try:
+            job = self._ledger.request(self.id).job
+            served = any(job.model in worker.models for worker in self._live.workers())
+        except (BrokerUnavailable, ObjectNotFound):
+            return ""
+        return "" if served else f"no worker serves model {job.model!r} at the moment"
+
+
+def _end(record: Result) -> Progress:
+    failure = record.failure
+    steps = sum(p.effective_steps for variant in record.variants for p in variant.passes)
+    return Progress(
+        state=record.status,
+        step=steps,
+        steps=steps,
+        worker=record.worker or "",
+        detail=f"{failure.code}: {failure.message}" if failure else "",
+    )
+
+
+def _left(deadline: float | None) -> float:
+    return 1.0 if deadline is None else max(0.0, deadline - time.monotonic())
+
+
+def _open(data: bytes) -> Image.Image:
+    picture = Image.open(io.BytesIO(data))
+    picture.load()
+    return picture

@@ -1,0 +1,137 @@
+"""Submitting jobs."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Self
+
+from pydantic import ValidationError
+
+from overpaint_common.acceptance import Acceptance
+from overpaint_common.errors import BrokerUnavailable, InvalidJob, UnknownModel
+from overpaint_common.job import Job, explain
+from overpaint_common.ledger import Ledger
+from overpaint_common.live import Live, connect
+from overpaint_common.seeds import job_id_from_key
+from overpaint_common.settings import Settings
+from overpaint_common.storage import ObjectStore
+from overpaint_common.tickets import Tickets, client_app
+from overpaint_producer.handle import JobHandle
+
+
+class NotQueued(BrokerUnavailable):
+    """The job is accepted and safe in the ledger, but Redis took no ticket, so no worker knows of it yet.
+
+    Submit the same job again once Redis is back: the same idempotency key, or the same `Job`, heals it. `handle` is
+    the job's handle.
+    """
+
+    def __init__(self, message: str, handle: JobHandle) -> None:
+        super().__init__(message)
+        self.handle = handle
+
+
+class Producer:
+    """Submits jobs and finds them again. Safe to share between threads; nothing is connected before the first call."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        """Take `settings`, or read them from the environment; raises SettingsError if they are incomplete."""
+        self.settings = settings or Settings.load()
+        redis_url = self.settings.redis_url.get_secret_value()
+        self.store: ObjectStore = self.settings.open_store()
+        self.ledger = Ledger(self.store, self.settings.ledger_root)
+        self.live = Live(connect(redis_url))
+        self._tickets = Tickets(client_app(redis_url))
+        self._acceptance = Acceptance(self.ledger, self.live, self._tickets)
+
+    def submit(self, job: Job, *, idempotency_key: str | None = None) -> JobHandle:
+        """Accept one job and queue it.
+
+        With an idempotency key the job's id comes from the key: submitting the same body again under the same key
+        gives the same job back, another body raises IdempotencyConflict. Without a key `job.id` plays that part.
+
+        Raises InvalidJob or one of its kinds, ForbiddenReference, StorageUnavailable (nothing was accepted; submit
+        again), or NotQueued (accepted; carries the handle).
+        """
+        if idempotency_key is not None:
+            job = job.model_copy(update={"id": job_id_from_key(idempotency_key)})
+        accepted = self._acceptance.accept(job)
+        handle = JobHandle(job.id, self.ledger, self.live, self.store)
+        if accepted.not_queued is not None:
+            raise NotQueued(
+                f"job {job.id} is accepted but not queued: {accepted.not_queued}; submit it again once Redis is back",
+                handle,
+            ) from accepted.not_queued
+        return handle
+
+    def img2img(
+        self,
+        source: str,
+        *,
+        prompt: str,
+        output: str,
+        strength: float = 0.5,
+        model: str | None = None,
+        negative_prompt: str = "",
+        steps: int | None = None,
+        guidance_scale: float | None = None,
+        seed: int | None = None,
+        variants: int = 1,
+        format: str = "png",
+        idempotency_key: str | None = None,
+        **job: Any,
+    ) -> JobHandle:
+        """Submit the common case: one img2img pass over one picture.
+
+        `strength` lies in 0..1: 0.3 to 0.5 keeps the composition, 0.8 changes it. `model` may be left out while the
+        fleet announces exactly one. Other keyword arguments are fields of `Job`. Raises what `submit` raises.
+        """
+        try:
+            body = Job.model_validate(
+                {
+                    "source": source,
+                    "model": model or self._only_model(),
+                    "passes": [
+                        {
+                            "op": "img2img",
+                            "prompt": prompt,
+                            "negative_prompt": negative_prompt,
+                            "strength": strength,
+                            "steps": steps,
+                            "guidance_scale": guidance_scale,
+                        }
+                    ],
+                    "seed": seed,
+                    "variants": variants,
+                    "output": {"prefix": output, "format": format},
+                    **job,
+                }
+            )
+        except ValidationError as error:
+            raise InvalidJob(explain(error)) from None
+        return self.submit(body, idempotency_key=idempotency_key)
+
+    def handle(self, job_id: str) -> JobHandle:
+        """The handle of a job submitted before, here or in another process; raises ObjectNotFound for an unknown id."""
+        self.ledger.request(job_id)
+        return JobHandle(job_id, self.ledger, self.live, self.store)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._tickets.close()
+        self.live.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _only_model(self) -> str:
+        names = sorted(self.live.models())
+        if len(names) != 1:
+            known = ", ".join(names) or "none yet; start a worker"
+            raise UnknownModel(f"name a model with model=...: the fleet announces {known}")
+        return names[0]

@@ -1,0 +1,1 @@
+"""Real servers for tests, and ways to make them misbehave."""

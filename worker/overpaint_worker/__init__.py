@@ -1,0 +1,1 @@
+"""GPU workers: pull jobs, repaint pictures, write them and their records back."""

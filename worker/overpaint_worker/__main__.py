@@ -1,0 +1,3 @@
+from overpaint_worker.cli import worker
+
+worker()

@@ -1,0 +1,135 @@
+"""One worker process on one device. The supervisor starts it with the device already chosen in its environment."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+
+from celery import signals
+from celery.worker import state
+
+from overpaint_common.errors import ModelLoadFailed, OverpaintError, SettingsError
+from overpaint_worker import exits
+from overpaint_worker.engine.calls import Loader
+from overpaint_worker.engine.registry import Registry
+from overpaint_worker.runtime import build
+from overpaint_worker.settings import WorkerSettings
+from overpaint_worker.tasks import create_app
+
+log = logging.getLogger(__name__)
+
+LAST_RESORT = 30.0
+"""Seconds that a process whose engine died may take to hand its jobs back."""
+
+LIBRARIES = ("overpaint", "torch", "diffusers", "transformers", "accelerate", "celery", "pillow", "numpy")
+
+
+def main(loader_of: Callable[[Registry, str], Loader] | None = None) -> int:
+    """Serve until told to stop; returns the exit status. `loader_of` replaces how models are loaded."""
+    logging.basicConfig(
+        level=os.environ.get("OVERPAINT_LOG_LEVEL", "INFO"),
+        format="%(asctime)s %(levelname)s %(name)s %(threadName)s %(message)s",
+        stream=sys.stderr,
+    )
+    _end_with_parent()
+    try:
+        return _serve(loader_of or _pipelines)
+    except (SettingsError, ModelLoadFailed) as error:
+        log.error("cannot start code=%s: %s", error.code, error)
+        return exits.CONFIG
+    except OverpaintError as error:
+        log.error("stopped code=%s: %s", error.code, error)
+        return exits.SOFTWARE
+
+
+def _serve(loader_of: Callable[[Registry, str], Loader]) -> int:
+    settings = WorkerSettings.load()
+    registry = settings.open_registry()
+    device = "cpu" if os.environ.get("OVERPAINT_DEVICE", "cpu") == "cpu" else "cuda"
+    loader = loader_of(registry, device)
+    if settings.cpu_threads:
+        import torch
+
+        torch.set_num_threads(settings.cpu_threads)
+    runtime = build(
+        settings,
+        registry,
+        loader,
+        device=device_name(device),
+        software={name: version(name) for name in LIBRARIES},
+        on_engine_death=_leave,
+    )
+    runtime.start()
+    app = create_app(runtime)
+    signals.setup_logging.connect(_keep_logging)
+    worker = app.Worker(
+        hostname=runtime.worker.name,
+        pool="threads",
+        concurrency=settings.slots,
+        without_gossip=True,
+        without_mingle=True,
+        loglevel=None,
+        quiet=True,
+    )
+
+    def drain(**_: Any) -> None:
+        runtime.draining.set()
+
+    signals.worker_shutting_down.connect(drain)
+    log.info("serving models=%s device=%s slots=%d", ",".join(runtime.cards), runtime.worker.device, settings.slots)
+    try:
+        worker.start()
+    finally:
+        runtime.stop()
+    return int(worker.exitcode or 0) or (exits.SOFTWARE if runtime.engine.dead != "stopped" else 0)
+
+
+def _keep_logging(**_: Any) -> None:
+    """A receiver, so that Celery leaves the logging of `main` alone."""
+
+
+def device_name(device: str) -> str:
+    """The device as records name it."""
+    if device == "cpu":
+        return "cpu"
+    import torch
+
+    return f"cuda: {torch.cuda.get_device_name()}"
+
+
+def _pipelines(registry: Registry, device: str) -> Loader:
+    from overpaint_worker.engine.loading import PipelineLoader
+
+    return PipelineLoader(registry, device)
+
+
+def _leave(reason: str) -> None:
+    """End the process: its jobs go back to the queue first, but not for longer than LAST_RESORT."""
+    log.error("leaving reason=%s", reason)
+    state.should_stop = exits.SOFTWARE
+    timer = threading.Timer(LAST_RESORT, os._exit, (exits.SOFTWARE,))
+    timer.daemon = True
+    timer.start()
+
+
+def _end_with_parent() -> None:
+    """Stop when the supervisor is gone: its end of the pipe on standard input closes with it."""
+    if os.environ.get("OVERPAINT_PARENT_PIPE") != "1":
+        return
+
+    def watch() -> None:
+        while os.read(0, 1024):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+"""`overpaint worker`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+import click
+
+from overpaint_common.errors import OverpaintError
+from overpaint_worker import exits
+
+
+@click.command()
+@click.option(
+    "--devices",
+    default="auto",
+    show_default=True,
+    envvar="OVERPAINT_DEVICES",
+    help="auto (every CUDA device, else the CPU), cpu, or CUDA indices: 0,1",
+)
+def worker(devices: str) -> None:
+    """Serve jobs: one child process per device, restarted when it dies.
+
+    Stop it with SIGTERM or Ctrl-C: children finish what they have begun within OVERPAINT_GRACE seconds, and what is
+    left goes back to the queue. The models come from the TOML file that OVERPAINT_REGISTRY names; without one the
+    small model that ships with Overpaint is served.
+
+    \b
+    Example:
+      export OVERPAINT_REDIS_URL=redis://redis:6379/0 OVERPAINT_LEDGER=s3://my-ledger/
+      export OVERPAINT_READ=s3://my-photos/ OVERPAINT_WRITE=s3://my-pictures/
+      overpaint worker --devices 0,1
+    """
+    from overpaint_worker.devices import find_devices
+    from overpaint_worker.settings import WorkerSettings
+    from overpaint_worker.supervisor import Supervisor
+
+    logging.basicConfig(
+        level=os.environ.get("OVERPAINT_LOG_LEVEL", "INFO"),
+        format="%(asctime)s %(levelname)s supervisor %(message)s",
+        stream=sys.stderr,
+    )
+    try:
+        settings = WorkerSettings.load()
+        settings.open_registry()
+        _ = settings.access
+        found = find_devices(devices)
+    except OverpaintError as error:
+        click.echo(f"error[{error.code}]: {error}", err=True)
+        sys.exit(exits.CONFIG)
+    sys.exit(Supervisor(found, grace=settings.grace).run())

@@ -1,0 +1,75 @@
+"""What goes into the engine and what comes out."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from overpaint_common.job import Priority
+from overpaint_common.result import ModelInfo, WarningNote
+
+
+def _ignore(_: str, __: int) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One pass of one variant."""
+
+    model: str
+    op: str
+    picture: Image.Image
+    """RGB, already of the size that the model shall work at."""
+    prompt: str
+    negative_prompt: str
+    strength: float
+    """Within 0..1, and large enough that at least one step runs."""
+    steps: int
+    guidance_scale: float
+    seed: int
+    """Of a CPU generator, as a direct diffusers call would take it."""
+    priority: Priority = "standard"
+    on_progress: Callable[[str, int], None] = _ignore
+    """Told the phase ("load", "denoise") and the steps done so far, on the engine's thread: it must not block."""
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    """Once set, the call ends with JobCancelled at its next step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Painted:
+    """What a call made."""
+
+    pixels: NDArray[np.float32]
+    """[height, width, 3], 0..1, before rounding to 8 bits."""
+    model: ModelInfo
+    steps: int
+    """Denoising steps that ran."""
+    rows: int
+    """Rows of the largest forward."""
+    started_at: datetime
+    seconds: float
+    """On the engine's thread, loading excluded."""
+    warnings: tuple[WarningNote, ...] = ()
+
+
+class Model(Protocol):
+    """A loaded model."""
+
+    info: ModelInfo
+
+    def run(self, call: Call, on_step: Callable[[int], None]) -> tuple[NDArray[Any], int, tuple[WarningNote, ...]]:
+        """Pixels as in `Painted`, rows a forward, and warnings; `on_step` is called after each step and may raise."""
+
+
+class Loader(Protocol):
+    """Loads a model by name; raises ModelLoadFailed."""
+
+    def __call__(self, name: str) -> Model: ...

@@ -1,0 +1,196 @@
+"""The engine: one thread that owns the device and runs one call after another."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from overpaint_common.errors import DeviceOutOfMemory, EngineDied, JobCancelled, OverpaintError, PipelineFailed
+from overpaint_worker.engine.calls import Call, Loader, Model, Painted
+from overpaint_worker.engine.policy import PriorityQueue
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseLimits:
+    """Seconds after which a phase counts as hanging."""
+
+    load: float = 1800
+    """Loading and compiling take their time."""
+    step: float = 300
+    """From one denoising step to the next, encoding and decoding included."""
+
+
+class Engine:
+    """Runs calls on one device. `submit` may be called from any thread.
+
+    When its thread dies or hangs, every call that waits or runs ends with EngineDied, `on_death` is called once with
+    the reason, and later calls end with EngineDied at once: the process is to be replaced.
+    """
+
+    def __init__(
+        self,
+        loader: Loader,
+        *,
+        limits: PhaseLimits | None = None,
+        on_death: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._loader = loader
+        self._limits = limits or PhaseLimits()
+        self._on_death = on_death
+        self._lock = threading.Condition()
+        self._waiting: PriorityQueue[tuple[Call, Future[Painted]]] = PriorityQueue()
+        self._pending: set[Future[Painted]] = set()
+        self._loaded: tuple[str, Model] | None = None
+        self._stopping = False
+        self._dead: str | None = None
+        self._phase, self._since = "idle", time.monotonic()
+        self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
+        self._watch = threading.Thread(target=self._watch_thread, name="engine-watch", daemon=True)
+
+    def start(self, preload: str | None = None) -> None:
+        """Start the thread, loading `preload` first; raises ModelLoadFailed if that does not work."""
+        if preload is not None:
+            self._model(preload)
+        self._thread.start()
+        self._watch.start()
+
+    def submit(self, call: Call) -> Future[Painted]:
+        """Queue a call. The future ends with Painted, JobCancelled, or an EngineError."""
+        future: Future[Painted] = Future()
+        with self._lock:
+            if self._dead is not None:
+                future.set_exception(EngineDied(f"the engine is gone: {self._dead}; the job goes back to the queue"))
+                return future
+            self._pending.add(future)
+            self._waiting.push((call, future), call.priority)
+            self._lock.notify()
+        return future
+
+    def stop(self) -> None:
+        """End the thread after the running call; calls that still wait end with EngineDied."""
+        with self._lock:
+            self._stopping = True
+            self._lock.notify()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    @property
+    def dead(self) -> str | None:
+        """Why the engine is gone, or None while it lives."""
+        return self._dead
+
+    def _loop(self) -> None:
+        reason = "stopped"
+        try:
+            while (item := self._next()) is not None:
+                self._serve(*item)
+        except BaseException as error:
+            reason = f"{type(error).__name__}: {error}"
+            log.exception("engine thread ends")
+        finally:
+            self._die(reason)
+
+    def _next(self) -> tuple[Call, Future[Painted]] | None:
+        with self._lock:
+            self._enter("idle")
+            while not self._stopping:
+                item = self._waiting.pop()
+                if item is not None:
+                    return item
+                self._lock.wait()
+            return None
+
+    def _serve(self, call: Call, future: Future[Painted]) -> None:
+        if call.cancelled.is_set():
+            self._resolve(future, JobCancelled("cancelled while waiting for the engine"))
+            return
+        try:
+            outcome: Painted | OverpaintError = self._run(call)
+        except OverpaintError as error:
+            outcome = error
+        except Exception as error:
+            if _poisons_device(error):
+                raise
+            outcome = _engine_error(error)
+        self._resolve(future, outcome)
+
+    def _run(self, call: Call) -> Painted:
+        model = self._model(call.model, lambda: call.on_progress("load", 0))
+        started_at, started, done = datetime.now(UTC), time.monotonic(), 0
+        self._enter("denoise")
+        call.on_progress("denoise", 0)
+
+        def on_step(steps: int) -> None:
+            nonlocal done
+            done = steps
+            self._enter("denoise")
+            call.on_progress("denoise", steps)
+            if call.cancelled.is_set():
+                raise JobCancelled(f"cancelled at step {steps}")
+
+        pixels, rows, warnings = model.run(call, on_step)
+        seconds = time.monotonic() - started
+        return Painted(pixels, model.info, done, rows, started_at, seconds, warnings)
+
+    def _model(self, name: str, on_load: Callable[[], None] = lambda: None) -> Model:
+        if self._loaded is None or self._loaded[0] != name:
+            self._enter("load")
+            on_load()
+            self._loaded = None
+            gc.collect()
+            self._loaded = (name, self._loader(name))
+        return self._loaded[1]
+
+    def _enter(self, phase: str) -> None:
+        self._phase, self._since = phase, time.monotonic()
+
+    def _resolve(self, future: Future[Painted], outcome: Painted | OverpaintError) -> None:
+        with self._lock:
+            if future not in self._pending:
+                return
+            self._pending.discard(future)
+        if isinstance(outcome, OverpaintError):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)
+
+    def _die(self, reason: str) -> None:
+        with self._lock:
+            if self._dead is not None:
+                return
+            self._dead = reason
+            pending, self._pending = self._pending, set()
+        for future in pending:
+            future.set_exception(EngineDied(f"the engine is gone: {reason}; the job goes back to the queue"))
+        if not self._stopping:
+            log.error("engine died reason=%s pending=%d", reason, len(pending))
+            self._on_death(reason)
+
+    def _watch_thread(self) -> None:
+        while self._dead is None:
+            limit = {"load": self._limits.load, "denoise": self._limits.step}.get(self._phase)
+            if limit is not None and time.monotonic() - self._since > limit:
+                self._die(f"phase {self._phase!r} took longer than {limit:.0f} s")
+            self._thread.join(min(1.0, self._limits.step / 4))
+
+
+def _poisons_device(error: Exception) -> bool:
+    # After a failed kernel every later CUDA call of the process fails too. The class is looked up by name because this
+    # module stays free of torch.
+    return type(error).__name__ == "AcceleratorError" or "CUDA error" in str(error)
+
+
+def _engine_error(error: Exception) -> OverpaintError:
+    message = f"{type(error).__name__}: {error}"[:1000]
+    if type(error).__name__ == "OutOfMemoryError":
+        return DeviceOutOfMemory(f"the device ran out of memory ({message}); use a smaller size, or a larger device")
+    log.exception("pipeline failed")
+    return PipelineFailed(f"the pipeline raised {message}")

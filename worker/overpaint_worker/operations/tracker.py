@@ -1,0 +1,36 @@
+"""Adds the steps of all of a job's calls up to one progress."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+
+class Tracker:
+    """Counts steps over passes and variants and tells `report` the phase and the sum."""
+
+    def __init__(self, report: Callable[[str, int], None], cancelled: threading.Event) -> None:
+        self._report = report
+        self._cancelled = cancelled
+        self._lock = threading.Lock()
+        self._done = 0
+
+    def track(self, steps: int) -> tuple[Callable[[str, int], None], threading.Event]:
+        """Progress callback and cancel event for one call that runs `steps` steps."""
+        before = 0
+
+        def on_progress(phase: str, done: int) -> None:
+            nonlocal before
+            with self._lock:
+                # A scheduler of second order calls back more often than it has steps.
+                done = min(done, steps)
+                self._done += done - before
+                before = done
+                total = self._done
+            self._report(phase, total)
+
+        return on_progress, self._cancelled
+
+    def abandon(self) -> None:
+        """Let the job's other calls leave the engine at their next step: nobody waits for them any more."""
+        self._cancelled.set()

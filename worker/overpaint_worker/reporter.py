@@ -1,0 +1,81 @@
+"""Publishes progress to Redis from a thread of its own, so that nobody who makes progress waits for Redis."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from overpaint_common.errors import BrokerUnavailable
+from overpaint_common.live import Live, Progress
+
+log = logging.getLogger(__name__)
+
+MAX_KEPT = 1000
+"""Moments of one job kept while Redis is down; older ones are forgotten."""
+
+
+class Reporter:
+    """Collects moments and sends them in batches; learns on the way which jobs are to be cancelled."""
+
+    def __init__(self, live: Live) -> None:
+        self._live = live
+        self._lock = threading.Condition()
+        self._moments: dict[str, list[Progress]] = {}
+        self._tokens: dict[str, threading.Event] = {}
+        self._stopping = False
+        self._thread = threading.Thread(target=self._loop, name="reporter", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Send what is left, if Redis answers, and end the thread."""
+        with self._lock:
+            self._stopping = True
+            self._lock.notify()
+        self._thread.join()
+
+    def watch(self, job_id: str) -> threading.Event:
+        """The event that is set when somebody cancels the job; `forget` it afterwards."""
+        with self._lock:
+            return self._tokens.setdefault(job_id, threading.Event())
+
+    def forget(self, job_id: str) -> None:
+        with self._lock:
+            self._tokens.pop(job_id, None)
+
+    def post(self, job_id: str, moment: Progress) -> None:
+        """Publish one moment soon; never blocks on Redis."""
+        with self._lock:
+            moments = self._moments.setdefault(job_id, [])
+            moments.append(moment)
+            del moments[:-MAX_KEPT]
+            self._lock.notify()
+
+    def _loop(self) -> None:
+        while True:
+            with self._lock:
+                while not self._moments and not self._stopping:
+                    self._lock.wait()
+                batch, self._moments = self._moments, {}
+                stopping = self._stopping
+            if batch and not self._send(batch):
+                if stopping:
+                    return
+                threading.Event().wait(1.0)
+            elif stopping and not batch:
+                return
+
+    def _send(self, batch: dict[str, list[Progress]]) -> bool:
+        try:
+            cancelled = self._live.report(batch)
+        except BrokerUnavailable as error:
+            log.warning("progress not published: %s", error)
+            with self._lock:
+                for job_id, moments in batch.items():
+                    self._moments[job_id] = (moments + self._moments.get(job_id, []))[-MAX_KEPT:]
+            return False
+        with self._lock:
+            for job_id in cancelled & self._tokens.keys():
+                self._tokens[job_id].set()
+        return True

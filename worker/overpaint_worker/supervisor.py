@@ -1,0 +1,94 @@
+"""One child process per device: started, watched, replaced, and ended together."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+
+from overpaint_worker import exits
+from overpaint_worker.devices import child_environment
+
+log = logging.getLogger(__name__)
+
+FIRST_BACKOFF = 1.0
+LAST_BACKOFF = 30.0
+STEADY = 60.0
+"""Seconds a child must live for its next crash to be met with the first back-off again."""
+
+CHILD = (sys.executable, "-m", "overpaint_worker.child")
+
+
+class Supervisor:
+    """Keeps a child alive on each device until stopped."""
+
+    def __init__(self, devices: Sequence[str], *, grace: float, command: Sequence[str] = CHILD) -> None:
+        self._devices = devices
+        self._grace = grace
+        self._command = command
+        self._stopping = threading.Event()
+        self._config_error = threading.Event()
+
+    def run(self) -> int:
+        """Serve until SIGTERM or SIGINT; returns 0, or exits.CONFIG when a child cannot ever start."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self.stop())
+        keepers = [
+            threading.Thread(target=self._keep, args=(device,), name=f"device-{device}") for device in self._devices
+        ]
+        for keeper in keepers:
+            keeper.start()
+        while any(keeper.is_alive() for keeper in keepers):
+            time.sleep(0.1)  # A bare join would keep Python from running the signal handlers.
+        return exits.CONFIG if self._config_error.is_set() else 0
+
+    def stop(self) -> None:
+        """Let every child finish what it has begun, and end."""
+        self._stopping.set()
+
+    def _keep(self, device: str) -> None:
+        backoff = FIRST_BACKOFF
+        while not self._stopping.is_set():
+            started = time.monotonic()
+            status = self._run_child(device)
+            if self._stopping.is_set():
+                return
+            if status == exits.CONFIG:
+                log.error("child cannot start device=%s; see its log above, mend the settings and start again", device)
+                self._config_error.set()
+                self.stop()
+                return
+            if time.monotonic() - started > STEADY:
+                backoff = FIRST_BACKOFF
+            log.warning("child ended device=%s status=%s; a new one starts in %.0f s", device, status, backoff)
+            self._stopping.wait(backoff)
+            backoff = min(backoff * 2, LAST_BACKOFF)
+
+    def _run_child(self, device: str) -> int:
+        environment = {**os.environ, **child_environment(device), "OVERPAINT_PARENT_PIPE": "1"}
+        # Its own session, so that Ctrl-C reaches the supervisor alone and the children drain.
+        child = subprocess.Popen(self._command, env=environment, stdin=subprocess.PIPE, start_new_session=True)
+        log.info("child started device=%s pid=%d", device, child.pid)
+        with child:
+            while True:
+                try:
+                    return child.wait(0.2)
+                except subprocess.TimeoutExpired:
+                    if self._stopping.is_set():
+                        return self._end(child)
+
+    def _end(self, child: subprocess.Popen[bytes]) -> int:
+        child.send_signal(signal.SIGTERM)
+        try:
+            return child.wait(self._grace)
+        except subprocess.TimeoutExpired:
+            log.warning(
+                "child killed pid=%d after %.0f s of grace; its jobs are repeated elsewhere", child.pid, self._grace
+            )
+            child.kill()
+            return child.wait()

@@ -107,6 +107,6 @@ def _check_places(job: Job, card: ModelCard) -> None:
         if not any(Reference.parse(uri).within(Reference.parse(prefix)) for prefix in allowed):
             places = ", ".join(allowed) or "nothing"
             raise ForbiddenReference(
-                f"{what} {uri} is outside what the workers may use ({places}); move it, or have the operator add its prefix "
-                f"to {setting}"
+                f"{what} {uri} is outside what the workers may use ({places}); move it, or have the operator add "
+                f"its prefix to {setting}"
             )

@@ -71,7 +71,7 @@ class Job(Frozen):
     """Waiting and running together must end by then."""
     max_attempts: Annotated[int, Field(ge=1, le=10)] = 3
     webhook: HttpUrl | None = None
-    labels: Annotated[dict[LabelName, Label], Field(max_length=32)] = {}
+    labels: Annotated[dict[LabelName, Label], Field(max_length=32)] = Field(default_factory=dict)
 
     @classmethod
     def parse(cls, body: bytes | str) -> Self:
@@ -106,7 +106,6 @@ def explain(error: ValidationError) -> str:
             continue
         given = repr(detail.get("input"))
         shown = given if len(given) <= 80 else f"{given[:60]}... ({len(given)} characters)"
-        lines.append(
-            f"{where}: {detail['msg']} (given: {shown})" if detail["type"] != "missing" else f"{where}: required"
-        )
+        missing = detail["type"] == "missing"
+        lines.append(f"{where}: required" if missing else f"{where}: {detail['msg']} (given: {shown})")
     return "; ".join(lines)

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import quote, unquote
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from overpaint_common.errors import InvalidReference
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _UNWRITABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 MAX_KEY_BYTES = 1024
+_URI = {"pattern": "^(s3://[a-z0-9]|file:///)", "examples": ["s3://bucket/key"]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +123,8 @@ def _prefix(text: str) -> str:
     return str(Reference.parse(text).as_prefix())
 
 
-ObjectUri = Annotated[str, AfterValidator(_object)]
+ObjectUri = Annotated[str, AfterValidator(_object), Field(json_schema_extra=_URI)]
 """A validated reference to one object, as text."""
 
-PrefixUri = Annotated[str, AfterValidator(_prefix)]
+PrefixUri = Annotated[str, AfterValidator(_prefix), Field(json_schema_extra=_URI)]
 """A validated reference to a prefix, as text with a trailing slash."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, Field
 
 from overpaint_common.errors import JobCancelled, JobFailed, OverpaintError
 from overpaint_common.frozen import Frozen
@@ -119,10 +119,10 @@ class Result(Frozen):
     device: str | None = None
     batch_rows: int | None = None
     """Rows of the largest forward that this job took part in."""
-    software: dict[str, str] = {}
+    software: dict[str, str] = Field(default_factory=dict)
     """Library versions."""
     worker: str | None = None
-    timings: dict[str, float] = {}
+    timings: dict[str, float] = Field(default_factory=dict)
     """Seconds by phase of the attempt that finished."""
     warnings: tuple[WarningNote, ...] = ()
     failure: Failure | None = None

@@ -9,7 +9,7 @@ import pytest
 from overpaint_common.references import Reference
 from overpaint_common.storage import LocalStore, ObjectStore, S3Options, S3Store
 from tests.support.faulty_http import FaultyProxy
-from tests.support.s3 import S3Server, moto_server, s3_server
+from tests.support.s3 import S3Server, moto_server
 
 
 @dataclass(frozen=True)
@@ -21,14 +21,6 @@ class Place:
 
     def at(self, *names: str) -> Reference:
         return self.root.join(*names)
-
-
-@pytest.fixture(scope="session")
-def server() -> Iterator[S3Server]:
-    with s3_server() as running, pytest.MonkeyPatch.context() as patch:
-        for name, value in running.environment.items():
-            patch.setenv(name, value)
-        yield running
 
 
 @pytest.fixture(scope="session")

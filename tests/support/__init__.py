@@ -1,1 +1,0 @@
-"""Real servers for tests, and ways to make them misbehave."""

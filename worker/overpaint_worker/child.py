@@ -18,7 +18,7 @@ from overpaint_common.errors import ModelLoadFailed, OverpaintError, SettingsErr
 from overpaint_worker import exits
 from overpaint_worker.engine.calls import Loader
 from overpaint_worker.engine.registry import Registry
-from overpaint_worker.runtime import build
+from overpaint_worker.runtime import Runtime, build
 from overpaint_worker.settings import WorkerSettings
 from overpaint_worker.tasks import create_app
 
@@ -63,7 +63,7 @@ def _serve(loader_of: Callable[[Registry, str], Loader]) -> int:
         loader,
         device=device_name(device),
         software={name: version(name) for name in LIBRARIES},
-        on_engine_death=_leave,
+        on_engine_death=lambda reason: _leave(runtime, reason),
     )
     runtime.start()
     app = create_app(runtime)
@@ -109,9 +109,10 @@ def _pipelines(registry: Registry, device: str) -> Loader:
     return PipelineLoader(registry, device)
 
 
-def _leave(reason: str) -> None:
+def _leave(runtime: Runtime, reason: str) -> None:
     """End the process: its jobs go back to the queue first, but not for longer than LAST_RESORT."""
     log.error("leaving reason=%s", reason)
+    runtime.draining.set()
     state.should_stop = exits.SOFTWARE
     timer = threading.Timer(LAST_RESORT, os._exit, (exits.SOFTWARE,))
     timer.daemon = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import time
 from typing import Any
 
 from celery import Celery, Task
@@ -20,6 +21,9 @@ from overpaint_worker.retry import pause
 from overpaint_worker.runtime import Runtime
 
 log = logging.getLogger(__name__)
+
+REJECT_PAUSE = 0.5
+"""Seconds before a draining worker puts a ticket back, lest it fetch the same one again and again."""
 
 _JOB_ID: TypeAdapter[str] = TypeAdapter(JobId)
 
@@ -73,11 +77,12 @@ def _submit(runtime: Runtime, body: Any) -> None:
 
 def _guard(runtime: Runtime) -> None:
     if runtime.draining.is_set():
+        time.sleep(REJECT_PAUSE)
         raise Reject("the worker is draining", requeue=True)
 
 
 def _give_back(runtime: Runtime, task: Task, job_id: str, error: OverpaintError) -> None:
-    """Queue the job anew, then let its old ticket be acknowledged: a crash in between leaves two tickets, never none."""
+    """Queue the job anew, then let its old ticket be acknowledged: a crash in between leaves two, never none."""
     log.warning("job given back job=%s code=%s: %s", job_id, error.code, error)
     runtime.draining.wait(pause(error))
     try:

@@ -28,6 +28,10 @@ from overpaint_producer.sheet import Row, Tile, contact_sheet, save_sheet
 
 MODEL = "overpaint-mini"
 SEED = 8
+FOOTER = (
+    "{size} pixels, enlarged. Change: mean difference from the source, 0 to 255. {model} has a few megabytes and runs "
+    "on any CPU: it shows that the parts work together, not what a large model paints."
+)
 JOB_LIMIT = 300.0
 """Seconds for one job; on a slow laptop it takes a few."""
 
@@ -46,9 +50,9 @@ class Shot:
 PROMPT = "a green house in the desert"
 STRENGTHS = tuple(Shot(f"strength-{strength:.1f}", PROMPT, strength) for strength in (0, 0.2, 0.4, 0.6, 0.8, 1.0))
 PROMPTS = (
-    Shot("beach", "a purple house on a beach", 0.6),
+    Shot("beach", "a purple house on a beach", 0.75),
     Shot("snow", "a red house in snow", 0.6),
-    Shot("watercolor", "a red house, watercolor painting", 0.45),
+    Shot("watercolor", "a red house, watercolor", 0.45),
     Shot("oil", "a red house, oil painting", 0.6),
     Shot("pencil", "a red house, pencil sketch", 0.45),
     Shot("neon", "a red house, neon", 0.6),
@@ -150,19 +154,19 @@ def _sheet(source: Path, made: dict[str, tuple[Result, Image.Image]]) -> Image.I
         f"One picture, repainted by {MODEL}",
         [
             Row(f'"{PROMPT}", at growing strength', tiles(STRENGTHS, "strength {shot.strength:g}")),
-            Row("Other prompts, same picture", tiles(PROMPTS, "{shot.prompt}")),
+            Row("The same picture, other prompts", tiles(PROMPTS, "{shot.prompt}")),
         ],
-        footer=f"{original.width} x {original.height} pixels, enlarged. {MODEL} is a model of a few megabytes that runs "
-        "on any CPU; it shows that the parts work together, not what a large model paints.",
+        footer=FOOTER.format(size=f"{original.width} x {original.height}", model=MODEL),
     )
 
 
 def _detail(record: Result, shot: Shot, picture: Image.Image, original: Image.Image) -> str:
+    change = _change(picture, original)
     if record.passthrough:
-        return "the source, pixel for pixel" if not _change(picture, original) else "passed through"
+        return "the source, pixel for pixel" if change == 0 else f"change {change:.0f}"
     run = record.variants[0].passes[0]
-    steps = f"{run.effective_steps} of {run.steps} steps, changed by {_change(picture, original):.0f} of 255"
-    return steps if shot in STRENGTHS else f"strength {shot.strength:g}, {steps}"
+    how = f"{run.effective_steps} of {run.steps} steps" if shot in STRENGTHS else f"strength {shot.strength:g}"
+    return f"{how}, change {change:.0f}"
 
 
 def _change(picture: Image.Image, original: Image.Image) -> float:
@@ -193,6 +197,8 @@ def _board(shots: Sequence[Shot]) -> Iterator[Board]:
 
         class Bar:
             def see(self, shot: Shot, moment: Progress) -> None:
+                if moment.state != "queued":
+                    bars.start_task(tasks[shot.name])
                 total = moment.steps or (1 if moment.finished else None)
                 bars.update(tasks[shot.name], total=total, completed=moment.step if moment.steps else total or 0)
 

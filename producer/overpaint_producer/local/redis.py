@@ -79,9 +79,7 @@ class EmbeddedRedis:
             if self._port_given or "ddress already in use" not in said or attempt == PORT_ATTEMPTS:
                 break
             self.port = None
-        raise BrokerUnavailable(
-            f"{binary} did not answer on 127.0.0.1:{self.port} within {START_LIMIT:g} s; {self.log} ends:\n{said}"
-        )
+        raise BrokerUnavailable(f"{binary} did not come up on 127.0.0.1:{self.port}; its log {self.log} ends:\n{said}")
 
     def stop(self) -> None:
         """End the server in order, so that its data is on disk."""
@@ -122,9 +120,11 @@ class EmbeddedRedis:
                 try:
                     # Whoever else holds the port answers too; only our own server has our process id.
                     info = client.info("server")
-                    return isinstance(info, dict) and info.get("process_id") == self._child.pid
+                    if isinstance(info, dict) and info.get("process_id") == self._child.pid:
+                        return True
                 except RedisError:
-                    self._child.wait(0.02)
+                    pass
+                self._child.wait(0.02)
         return False
 
 

@@ -11,7 +11,14 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from overpaint_common.errors import DeviceOutOfMemory, EngineDied, JobCancelled, OverpaintError, PipelineFailed
+from overpaint_common.errors import (
+    DeviceOutOfMemory,
+    EngineDied,
+    JobCancelled,
+    ModelLoadFailed,
+    OverpaintError,
+    PipelineFailed,
+)
 from overpaint_worker.engine.calls import Call, Loader, Model, Painted
 from overpaint_worker.engine.policy import PriorityQueue
 
@@ -32,7 +39,8 @@ class Engine:
     """Runs calls on one device. `submit` may be called from any thread.
 
     When its thread dies or hangs, every call that waits or runs ends with EngineDied, `on_death` is called once with
-    the reason, and later calls end with EngineDied at once: the process is to be replaced.
+    the reason, and later calls end with EngineDied at once: the process is to be replaced. After `stop` it is not
+    called, whatever happens then.
     """
 
     def __init__(
@@ -51,7 +59,9 @@ class Engine:
         self._loaded: tuple[str, Model] | None = None
         self._stopping = False
         self._dead: str | None = None
-        self._phase, self._since = "idle", time.monotonic()
+        # One attribute, so that the watch never sees a new phase with the time of the old one.
+        self._moment: tuple[str, float] = ("idle", time.monotonic())
+        self._gone = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
         self._watch = threading.Thread(target=self._watch_thread, name="engine-watch", daemon=True)
 
@@ -59,12 +69,17 @@ class Engine:
         """Start the thread, loading `preload` first; raises ModelLoadFailed if that does not work."""
         if preload is not None:
             self._model(preload)
+            self._enter("idle")
         self._thread.start()
         self._watch.start()
 
     def submit(self, call: Call) -> Future[Painted]:
-        """Queue a call. The future ends with Painted, JobCancelled, or an EngineError."""
+        """Queue a call. The future ends with Painted, JobCancelled, or an EngineError.
+
+        Set `call.cancelled` to be rid of it; the future's own `cancel` does nothing.
+        """
         future: Future[Painted] = Future()
+        future.set_running_or_notify_cancel()
         with self._lock:
             if self._dead is not None:
                 future.set_exception(EngineDied(f"the engine is gone: {self._dead}; the job goes back to the queue"))
@@ -75,52 +90,63 @@ class Engine:
         return future
 
     def stop(self) -> None:
-        """End the thread after the running call; calls that still wait end with EngineDied."""
+        """End the thread after the running call; calls that still wait end with EngineDied.
+
+        Returns at once where the engine is gone already, even if its thread hangs.
+        """
         with self._lock:
             self._stopping = True
             self._lock.notify()
-        if self._thread.is_alive():
-            self._thread.join()
+        if self._thread.ident is None:
+            self._die("stopped")
+        elif threading.current_thread() is not self._thread:
+            self._gone.wait()
 
     @property
     def dead(self) -> str | None:
-        """Why the engine is gone, or None while it lives."""
+        """Why the engine is gone: "stopped" after `stop`, else what killed it; None while it lives."""
         return self._dead
 
     def _loop(self) -> None:
         reason = "stopped"
         try:
-            while (item := self._next()) is not None:
-                self._serve(*item)
+            while self._serve_next():
+                pass
         except BaseException as error:
-            reason = f"{type(error).__name__}: {error}"
+            reason = _describe(error)
             log.exception("engine thread ends")
         finally:
             self._die(reason)
 
+    def _serve_next(self) -> bool:
+        # A method of its own, so that an idle engine holds no picture.
+        item = self._next()
+        if item is None:
+            return False
+        call, future = item
+        self._resolve(future, self._outcome(call))
+        return True
+
     def _next(self) -> tuple[Call, Future[Painted]] | None:
         with self._lock:
             self._enter("idle")
-            while not self._stopping:
+            while not self._stopping and self._dead is None:
                 item = self._waiting.pop()
                 if item is not None:
                     return item
                 self._lock.wait()
             return None
 
-    def _serve(self, call: Call, future: Future[Painted]) -> None:
+    def _outcome(self, call: Call) -> Painted | OverpaintError:
         if call.cancelled.is_set():
-            self._resolve(future, JobCancelled("cancelled while waiting for the engine"))
-            return
+            return JobCancelled("cancelled while waiting for the engine")
         try:
-            outcome: Painted | OverpaintError = self._run(call)
-        except OverpaintError as error:
-            outcome = error
+            return self._run(call)
         except Exception as error:
-            if _poisons_device(error):
+            reason = error.__cause__ if isinstance(error, ModelLoadFailed) and error.__cause__ else error
+            if _poisons_device(reason):
                 raise
-            outcome = _engine_error(error)
-        self._resolve(future, outcome)
+            return _engine_error(error, reason)
 
     def _run(self, call: Call) -> Painted:
         model = self._model(call.model, lambda: call.on_progress("load", 0))
@@ -130,11 +156,14 @@ class Engine:
 
         def on_step(steps: int) -> None:
             nonlocal done
-            done = steps
             self._enter("denoise")
-            call.on_progress("denoise", steps)
+            if steps != done:
+                done = steps
+                call.on_progress("denoise", steps)
             if call.cancelled.is_set():
                 raise JobCancelled(f"cancelled at step {steps}")
+            if self._dead is not None:
+                raise EngineDied(f"the engine is gone: {self._dead}")
 
         pixels, rows, warnings = model.run(call, on_step)
         seconds = time.monotonic() - started
@@ -150,7 +179,7 @@ class Engine:
         return self._loaded[1]
 
     def _enter(self, phase: str) -> None:
-        self._phase, self._since = phase, time.monotonic()
+        self._moment = (phase, time.monotonic())
 
     def _resolve(self, future: Future[Painted], outcome: Painted | OverpaintError) -> None:
         with self._lock:
@@ -168,29 +197,47 @@ class Engine:
                 return
             self._dead = reason
             pending, self._pending = self._pending, set()
+            self._waiting = PriorityQueue()
+            self._lock.notify()
         for future in pending:
             future.set_exception(EngineDied(f"the engine is gone: {reason}; the job goes back to the queue"))
+        self._gone.set()
         if not self._stopping:
             log.error("engine died reason=%s pending=%d", reason, len(pending))
             self._on_death(reason)
 
     def _watch_thread(self) -> None:
+        limits = {"load": self._limits.load, "denoise": self._limits.step}
         while self._dead is None:
-            limit = {"load": self._limits.load, "denoise": self._limits.step}.get(self._phase)
-            if limit is not None and time.monotonic() - self._since > limit:
-                self._die(f"phase {self._phase!r} took longer than {limit:.0f} s")
-            self._thread.join(min(1.0, self._limits.step / 4))
+            self._thread.join(min(1.0, *(limit / 4 for limit in limits.values())))
+            if not self._thread.is_alive():
+                self._die("its thread ended")
+            phase, since = self._moment
+            limit = limits.get(phase)
+            if limit is not None and time.monotonic() - since > limit:
+                self._die(f"phase {phase!r} took longer than {limit:g} s")
 
 
-def _poisons_device(error: Exception) -> bool:
+def _poisons_device(error: BaseException) -> bool:
     # After a failed kernel every later CUDA call of the process fails too. The class is looked up by name because this
     # module stays free of torch.
     return type(error).__name__ == "AcceleratorError" or "CUDA error" in str(error)
 
 
-def _engine_error(error: Exception) -> OverpaintError:
-    message = f"{type(error).__name__}: {error}"[:1000]
-    if type(error).__name__ == "OutOfMemoryError":
+def _engine_error(error: Exception, reason: BaseException) -> OverpaintError:
+    """The error for the one who waits; bare, because the frames of a traceback hold tensors."""
+    message = _describe(reason)[:1000]
+    if type(reason).__name__ == "OutOfMemoryError":
+        log.warning("device out of memory: %s", message)
         return DeviceOutOfMemory(f"the device ran out of memory ({message}); use a smaller size, or a larger device")
-    log.exception("pipeline failed")
+    if isinstance(error, OverpaintError):
+        if error is not reason:
+            log.error("model not loaded", exc_info=error)
+        error.__cause__ = error.__context__ = None
+        return error.with_traceback(None)
+    log.error("pipeline failed", exc_info=error)
     return PipelineFailed(f"the pipeline raised {message}")
+
+
+def _describe(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".removesuffix(": ")

@@ -12,6 +12,7 @@ import transformers
 
 from overpaint_common.errors import ModelLoadFailed
 from overpaint_common.result import ModelInfo
+from overpaint_worker.engine import vetting
 from overpaint_worker.engine.registry import ModelSpec, Registry
 from overpaint_worker.engine.whole import WholeModel
 
@@ -51,10 +52,14 @@ class PipelineLoader:
 
 
 def dtype_of(spec: ModelSpec, device: str) -> torch.dtype:
-    """The dtype to run in; `auto` is float16 on CUDA and float32 elsewhere, where half precision is slow."""
-    name = spec.dtype if spec.dtype != "auto" else ("float16" if device.startswith("cuda") else "float32")
-    dtype: torch.dtype = getattr(torch, name)
-    return dtype
+    """The dtype to run in; `auto` is half precision on CUDA and float32 elsewhere, where half precision is slow."""
+    if spec.dtype != "auto":
+        named: torch.dtype = getattr(torch, spec.dtype)
+        return named
+    if not device.startswith("cuda"):
+        return torch.float32
+    # Flux and T5 overflow in float16.
+    return torch.bfloat16 if spec.family == "flow-matching" else torch.float16
 
 
 def folder_of(spec: ModelSpec) -> Path:
@@ -75,22 +80,24 @@ def weight_digest(folder: Path) -> str:
 
 
 def _quiet() -> None:
-    # A worker's log is no terminal; and each start would tell that there is no torchvision.
+    # A worker's log is no terminal. Their warnings tell at each start that there is no torchvision, and print prompts.
     for library in (diffusers, transformers):
         library.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
+        library.utils.logging.set_verbosity_error()
 
 
 def _load(spec: ModelSpec, folder: Path, dtype: torch.dtype) -> Any:
-    if spec.pipeline is None:
-        factory: Any = diffusers.AutoPipelineForImage2Image
-    else:
-        factory = getattr(diffusers, spec.pipeline, None)
-        if factory is None:
-            raise ValueError(f"diffusers {diffusers.__version__} has no pipeline {spec.pipeline!r}")
+    vetting.check_folder(folder)
+    factory = diffusers.AutoPipelineForImage2Image if spec.pipeline is None else vetting.named_class(spec.pipeline)
     index = diffusers.DiffusionPipeline.load_config(folder)
+    # diffusers misses parts saved as absent, such as SD3's third text encoder, unless they are passed.
+    absent: dict[str, Any] = {name: None for name, part in index.items() if isinstance(part, list) and part[0] is None}
     # A checker left in place would turn refused pictures black without a word.
-    off = {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in index else {}
-    return factory.from_pretrained(
-        folder, dtype=dtype, use_safetensors=True, local_files_only=True, trust_remote_code=False, **off
+    if "safety_checker" in index:
+        absent |= {"safety_checker": None, "requires_safety_checker": False}
+    pipeline = factory.from_pretrained(
+        folder, dtype=dtype, use_safetensors=True, local_files_only=True, trust_remote_code=False, **absent
     )
+    vetting.check_class(type(pipeline))
+    vetting.check_steps_rule(pipeline, spec.steps_rule, spec.family)
+    return pipeline

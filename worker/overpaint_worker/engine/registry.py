@@ -38,7 +38,7 @@ class ModelSpec(Frozen):
     pipeline: Annotated[str, Field(pattern=r"^[A-Z]\w+Pipeline$")] | None = None
     """A pipeline class of diffusers; None lets diffusers choose by the model's own index."""
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    """auto: float16 on CUDA, float32 on the CPU."""
+    """auto: float32 on the CPU; on CUDA float16, or bfloat16 for flow-matching."""
     native_size: Annotated[int, Field(ge=8, le=4096, multiple_of=8)] = 512
     """Pixels a side that the model was trained on."""
     steps: Annotated[int, Field(ge=1, le=1000)] = 50
@@ -71,7 +71,7 @@ class Registry(Frozen):
     def load(cls, file: Path) -> Registry:
         """Read a TOML file; relative model paths count from its folder. Raises SettingsError with all that is wrong."""
         try:
-            document = tomllib.loads(file.read_text())
+            document = tomllib.loads(file.read_text(encoding="utf-8"))
         except OSError as error:
             raise SettingsError(
                 f"model registry {file}: {error.strerror}; set OVERPAINT_REGISTRY to a TOML file"

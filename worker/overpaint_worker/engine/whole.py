@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from overpaint_common.errors import PipelineFailed
 from overpaint_common.result import ModelInfo, WarningNote
 from overpaint_worker.engine.calls import Call
+from overpaint_worker.engine.prompts import cut_prompts
 
 
 class WholeModel:
@@ -20,7 +22,9 @@ class WholeModel:
 
     def __init__(self, pipeline: Any, info: ModelInfo) -> None:
         self._pipeline = pipeline
-        self._accepts = frozenset(inspect.signature(type(pipeline).__call__).parameters)
+        self._parameters = inspect.signature(type(pipeline).__call__).parameters
+        self._multiple = size_multiple(pipeline)
+        self._vae_dtype = getattr(getattr(pipeline, "vae", None), "dtype", None)
         self.info = info
 
     def run(
@@ -28,54 +32,108 @@ class WholeModel:
     ) -> tuple[NDArray[np.float32], int, tuple[WarningNote, ...]]:
         """Call the pipeline on one picture with a CPU generator of the call's seed.
 
-        Returns pixels [height, width, 3] in 0..1, the rows a forward held (2 with guidance), and warnings. Whatever
-        `on_step` raises ends the call at that step.
+        Returns pixels [height, width, 3] in 0..1 of the picture's own size, the rows a forward held (2 with guidance),
+        and warnings. `on_step` gets the number of finished steps after each call of the denoiser, of which some
+        schedulers make several a step; whatever it raises ends the call there. Raises PipelineFailed where the result
+        is no picture.
         """
 
         def after_step(_: Any, index: int, __: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-            on_step(index + 1)
+            on_step(finished_steps(self._pipeline, call.steps, index + 1))
             return tensors
 
         arguments, warnings = self._arguments(call)
-        with torch.inference_mode():
-            images = self._pipeline(
-                **arguments,
-                generator=torch.Generator("cpu").manual_seed(call.seed),
-                output_type="np",
-                callback_on_step_end=after_step,
-            ).images
-        if len(images) != 1:
-            raise PipelineFailed(f"the pipeline returned {len(images)} pictures for one")
-        rows = 2 if call.guidance_scale > 1 else 1
-        return np.asarray(images[0], dtype=np.float32), rows, (*warnings, *self._cut_prompts(call))
+        try:
+            with torch.inference_mode():
+                images = self._pipeline(
+                    **arguments,
+                    generator=torch.Generator("cpu").manual_seed(call.seed),
+                    output_type="np",
+                    callback_on_step_end=after_step,
+                ).images
+        except BaseException:
+            self._restore_vae()
+            raise
+        rows = 2 if getattr(self._pipeline, "do_classifier_free_guidance", False) else 1
+        texts = {"prompt": call.prompt, "negative_prompt": call.negative_prompt}
+        return _pixels(images, call.picture.size), rows, (*warnings, *cut_prompts(self._pipeline, texts))
 
     def _arguments(self, call: Call) -> tuple[dict[str, Any], tuple[WarningNote, ...]]:
+        picture = _padded(call.picture, self._multiple)
         arguments: dict[str, Any] = {
             "prompt": call.prompt,
-            "image": call.picture,
+            "image": picture,
             "strength": call.strength,
             "num_inference_steps": call.steps,
             "guidance_scale": call.guidance_scale,
         }
         # Pipelines that take a size fall back to their native one instead of the picture's.
-        sizes = {"width": call.picture.width, "height": call.picture.height}
-        arguments |= {name: value for name, value in sizes.items() if name in self._accepts}
+        sizes = {"width": picture.width, "height": picture.height}
+        arguments |= {name: value for name, value in sizes.items() if name in self._parameters}
         if not call.negative_prompt:
             return arguments, ()
-        if "negative_prompt" in self._accepts:
+        why_not = self._no_negative_prompt(call.guidance_scale)
+        if why_not is None:
             return {**arguments, "negative_prompt": call.negative_prompt}, ()
-        note = f"{self.info.pipeline} takes no negative prompt; it was left out"
-        return arguments, (WarningNote(code="negative_prompt_ignored", message=note),)
+        return arguments, (WarningNote(code="negative_prompt_ignored", message=f"negative_prompt left out: {why_not}"),)
 
-    def _cut_prompts(self, call: Call) -> tuple[WarningNote, ...]:
-        tokenizer = getattr(self._pipeline, "tokenizer", None)
-        if tokenizer is None:
-            return ()
-        limit = tokenizer.model_max_length
-        notes = []
-        for name, text in (("prompt", call.prompt), ("negative_prompt", call.negative_prompt)):
-            tokens = len(tokenizer(text, truncation=False, verbose=False)["input_ids"])
-            if tokens > limit:
-                note = f"{name} has {tokens} tokens; the model reads the first {limit}"
-                notes.append(WarningNote(code="prompt_cut", message=note))
-        return tuple(notes)
+    def _no_negative_prompt(self, guidance_scale: float) -> str | None:
+        """Why a negative prompt would change nothing, or None where it counts."""
+        if "negative_prompt" not in self._parameters:
+            return f"{self.info.pipeline} takes none"
+        true_scale = self._parameters.get("true_cfg_scale")
+        if true_scale is None:
+            return None if guidance_scale > 1 else f"guidance_scale {guidance_scale:g} runs without it; use more than 1"
+        return None if true_scale.default > 1 else f"{self.info.pipeline} is guided without one"
+
+    def _restore_vae(self) -> None:
+        # SDXL moves the VAE to fp32 for a while, and leaves it there when it fails in between.
+        if self._vae_dtype is not None and self._pipeline.vae.dtype != self._vae_dtype:
+            self._pipeline.vae.to(self._vae_dtype)
+
+
+def size_multiple(pipeline: Any) -> int:
+    """Pixels of which both sides of a picture must be multiples; diffusers resizes or refuses others."""
+    processor = getattr(pipeline, "image_processor", None)
+    resized_to = processor.config.vae_scale_factor if processor is not None else 1
+    factor = getattr(pipeline, "vae_scale_factor", 1)
+    # Transformers see patches of latents; only pipelines that take a size are built on them.
+    takes_size = "height" in inspect.signature(type(pipeline).__call__).parameters
+    return int(max(resized_to, factor * getattr(pipeline, "patch_size", 2 if takes_size else 1)))
+
+
+def finished_steps(pipeline: Any, steps: int, calls: int) -> int:
+    """Denoising steps that are complete after `calls` calls of the denoiser, of a trajectory of `steps` steps.
+
+    Heun and its kin call it twice a step but for the last, PNDM once or more before the first: counted as diffusers'
+    own progress bar counts.
+    """
+    of_run = getattr(pipeline, "num_timesteps", None)
+    if of_run is None:
+        return calls
+    order = getattr(pipeline.scheduler, "order", 1)
+    running = steps - (len(pipeline.scheduler.timesteps) - of_run) // order
+    if calls >= of_run:
+        return int(running)
+    return int(max(0, calls - max(0, of_run - running * order)) // order)
+
+
+def _padded(picture: Image.Image, multiple: int) -> Image.Image:
+    across, down = -picture.width % multiple, -picture.height % multiple
+    if not across and not down:
+        return picture
+    return Image.fromarray(np.pad(np.asarray(picture), ((0, down), (0, across), (0, 0)), mode="edge"))
+
+
+def _pixels(images: Any, size: tuple[int, int]) -> NDArray[np.float32]:
+    width, height = size
+    if len(images) != 1:
+        raise PipelineFailed(f"the pipeline returned {len(images)} pictures for one")
+    pixels = np.asarray(images[0], dtype=np.float32)[:height, :width]
+    if pixels.shape != (height, width, 3):
+        raise PipelineFailed(
+            f"the pipeline returned pixels of shape {pixels.shape} for a picture of {width} x {height}"
+        )
+    if not np.isfinite(pixels).all():
+        raise PipelineFailed("the pipeline returned NaN; set dtype float32 or bfloat16 in the model's registry entry")
+    return pixels

@@ -22,12 +22,12 @@ class Tracker:
         def on_progress(phase: str, done: int) -> None:
             nonlocal before
             with self._lock:
-                # A scheduler of second order calls back more often than it has steps.
+                # Some pipelines run more steps than a strength leaves, such as those of latent consistency models.
                 done = min(done, steps)
                 self._done += done - before
                 before = done
-                total = self._done
-            self._report(phase, total)
+                # Inside the lock, so that sums are told in order; `report` must not block.
+                self._report(phase, self._done)
 
         return on_progress, self._cancelled
 

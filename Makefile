@@ -1,0 +1,62 @@
+# One-word commands. Everything is installed into .venv; nothing needs root.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-long check lint types imports format schema bench clean
+
+help: ## List the commands
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+
+demo: $(VENV)/.runtime ## Repaint a picture at several strengths with everything on this machine
+	$(BIN)/overpaint demo
+
+test: $(VENV)/.dev ## Run the tests (under 8 minutes)
+	$(BIN)/python -m pytest -m "not long and not gpu"
+
+test-long: $(VENV)/.dev ## Run all the tests, the long ones too
+	$(BIN)/python -m pytest -m "not gpu"
+
+check: lint types imports ## Linters, types and the rules of the layout
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+imports: $(VENV)/.dev
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+schema: $(VENV)/.dev ## Write the JSON Schemas of the contract again
+	$(BIN)/python -m overpaint_common.schema
+
+bench: $(VENV)/.dev ## Measure the system's own costs
+	$(BIN)/python -m bench.overhead
+	$(BIN)/python -m bench.memory
+
+clean: ## Remove what the commands above made
+	rm -rf $(VENV) overpaint-demo overpaint-local .mypy_cache .ruff_cache .pytest_cache
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Overpaint needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing into $(VENV); torch makes this a matter of minutes"
+	$(PIP) install -c constraints.txt -e '.[worker,local]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing into $(VENV); torch makes this a matter of minutes"
+	$(PIP) install -c constraints.txt -e '.[worker,local,dev]'
+	@touch $@ $(VENV)/.runtime

@@ -1,0 +1,198 @@
+"""What `overpaint doctor` looks at. Each check returns findings and raises nothing."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from redis.exceptions import RedisError
+
+from overpaint_common.errors import BrokerUnavailable, ObjectExists, OverpaintError, SettingsError
+from overpaint_common.frozen import Frozen
+from overpaint_common.live import Live, connect
+from overpaint_common.references import Reference
+from overpaint_common.seeds import new_attempt_id
+from overpaint_common.settings import AccessSettings
+from overpaint_common.storage import ObjectStore
+
+OLDEST_REDIS = (6, 2)
+"""The oldest that Overpaint is tested with."""
+
+SLOW = 1.0
+"""Seconds for one small object beyond which storage is worth a look."""
+
+LIBRARIES = (
+    "overpaint",
+    "celery",
+    "kombu",
+    "redis",
+    "boto3",
+    "pydantic",
+    "pillow",
+    "torch",
+    "diffusers",
+    "transformers",
+)
+
+
+class Finding(Frozen):
+    """One line of the report."""
+
+    check: str
+    state: Literal["ok", "warn", "fail"]
+    message: str
+    """What was seen."""
+    remedy: str = ""
+    """What to do about it."""
+
+
+def examine() -> Iterator[Finding]:
+    """Every finding, as soon as it is known; later checks are left out where an earlier one makes them pointless."""
+    yield _versions()
+    try:
+        settings = AccessSettings.load()
+        _ = settings.access
+    except SettingsError as error:
+        yield Finding(check="settings", state="fail", message=str(error).removeprefix("settings: "))
+        return
+    url = settings.redis_url.get_secret_value()
+    yield Finding(check="settings", state="ok", message=f"ledger {settings.ledger}, Redis {_shown(url)}")
+    yield from check_redis(url)
+    yield from check_ledger(settings.open_store(), settings.ledger_root)
+    yield from check_fleet(url)
+
+
+def check_redis(url: str) -> Iterator[Finding]:
+    """Whether it answers, keeps what it is given, and survives a restart."""
+    client: Any = connect(url)
+    try:
+        began = time.monotonic()
+        info: dict[str, Any] = client.info()
+        milliseconds = (time.monotonic() - began) * 1000
+    except (RedisError, OSError) as error:
+        remedy = "start Redis, or set OVERPAINT_REDIS_URL to where it is; check password, TLS (rediss://) and network"
+        yield Finding(check="redis", state="fail", message=f"{_shown(url)} does not answer: {error}", remedy=remedy)
+        return
+    finally:
+        client.close()
+    found = str(info.get("redis_version", "0"))
+    recent = tuple(int(part) for part in found.split(".")[:2] if part.isdigit()) >= OLDEST_REDIS
+    yield Finding(
+        check="redis",
+        state="ok" if recent else "warn",
+        message=f"version {found} answers in {milliseconds:.0f} ms",
+        remedy="" if recent else f"use {'.'.join(map(str, OLDEST_REDIS))} or newer",
+    )
+    yield _eviction(info)
+    yield _persistence(info)
+
+
+def check_ledger(store: ObjectStore, root: Reference) -> Iterator[Finding]:
+    """Write, read, list and delete one object, and whether a conditional put is refused where an object exists."""
+    probe = root.join("doctor", new_attempt_id())
+    try:
+        began = time.monotonic()
+        store.put(probe, b"first", content_type="text/plain", if_absent=True)
+        whole = store.read(probe, limit=100) == b"first"
+        seconds = (time.monotonic() - began) / 2
+        conditional = _conditional_put(store, probe)
+        listed = any(info.reference == probe for info in store.list(root.join("doctor")))
+        store.delete(probe)
+    except OverpaintError as error:
+        yield _failed("storage", error)
+        return
+    if not whole or not listed:
+        missing = "what was written cannot be read back" if not whole else "an object just written is not listed"
+        yield Finding(check="storage", state="fail", message=missing, remedy="use a store with strong consistency")
+    else:
+        yield Finding(
+            check="storage",
+            state="ok" if seconds < SLOW else "warn",
+            message=f"reads, writes, lists and deletes; {seconds * 1000:.0f} ms for a small object",
+            remedy="" if seconds < SLOW else "move the bucket, or this program, into the same region",
+        )
+    yield conditional
+
+
+def check_fleet(url: str) -> Iterator[Finding]:
+    """Which workers are alive, which models they serve, and whether each announced model has one."""
+    live = Live(connect(url))
+    try:
+        models, workers = live.models(), live.workers()
+    except BrokerUnavailable:
+        yield Finding(check="fleet", state="fail", message="unknown while Redis does not answer")
+        return
+    finally:
+        live.close()
+    for worker in workers:
+        message = f"{worker.name}: {', '.join(worker.models)} on {worker.device}, {worker.slots} slots"
+        yield Finding(check="worker", state="ok", message=message)
+    if not workers:
+        remedy = "start one: overpaint worker (jobs submitted meanwhile wait for it)"
+        yield Finding(check="worker", state="warn", message="none is alive", remedy=remedy)
+    served = {name for worker in workers for name in worker.models}
+    for name, card in sorted(models.items()):
+        problem = remedy = ""
+        if name not in served and workers:
+            problem, remedy = "; no living worker serves it", "start a worker with it, or jobs for it will wait"
+        elif not card.reads or not card.writes:
+            problem = f"; its workers may {'read' if not card.reads else 'write'} nothing"
+            remedy = f"set {'OVERPAINT_READ' if not card.reads else 'OVERPAINT_WRITE'} for the workers"
+        message = f"{name}: {', '.join(card.operations)}, {card.family}, {card.native_size} pixels{problem}"
+        yield Finding(check="model", state="warn" if problem else "ok", message=message, remedy=remedy)
+
+
+def _eviction(info: dict[str, Any]) -> Finding:
+    policy, limit = str(info.get("maxmemory_policy", "unknown")), int(info.get("maxmemory", 0))
+    message = f"{policy}, " + (f"at most {limit / 2**20:.0f} MiB" if limit else "no memory limit")
+    if policy == "noeviction":
+        return Finding(check="redis eviction", state="ok", message=message)
+    remedy = "set maxmemory-policy noeviction: with any other, a full Redis throws queued jobs away"
+    return Finding(check="redis eviction", state="fail" if limit else "warn", message=message, remedy=remedy)
+
+
+def _persistence(info: dict[str, Any]) -> Finding:
+    if not int(info.get("aof_enabled", 0)):
+        remedy = "set appendonly yes: without it a restart of Redis forgets the queue, and jobs must be submitted again"
+        return Finding(check="redis persistence", state="warn", message="append-only file off", remedy=remedy)
+    if info.get("aof_last_write_status", "ok") != "ok":
+        remedy = "look at Redis's log; its disk may be full"
+        return Finding(check="redis persistence", state="fail", message="append-only file not written", remedy=remedy)
+    return Finding(check="redis persistence", state="ok", message="append-only file on")
+
+
+def _conditional_put(store: ObjectStore, taken: Reference) -> Finding:
+    try:
+        store.put(taken, b"second", content_type="text/plain", if_absent=True)
+    except ObjectExists:
+        return Finding(check="conditional put", state="ok", message="a second one for the same key is refused")
+    remedy = "use a store that honours If-None-Match: * (AWS S3, a current MinIO): without it a job may end twice"
+    return Finding(check="conditional put", state="fail", message="the second one replaced the first", remedy=remedy)
+
+
+def _failed(check: str, error: OverpaintError) -> Finding:
+    # Every message of the error tree ends in what to do, after its last semicolon.
+    message, semicolon, remedy = str(error).rpartition("; ")
+    return Finding(
+        check=check, state="fail", message=message if semicolon else remedy, remedy=remedy if semicolon else ""
+    )
+
+
+def _versions() -> Finding:
+    found = [f"python {platform.python_version()}"]
+    for name in LIBRARIES:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            continue  # The worker's libraries are not there where only a producer is installed.
+    return Finding(check="versions", state="ok", message=", ".join(found))
+
+
+def _shown(url: str) -> str:
+    """The URL without user and password."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

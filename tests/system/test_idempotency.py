@@ -1,0 +1,107 @@
+"""Submitting twice, cancelling, and asking for what is not there."""
+
+from __future__ import annotations
+
+import pytest
+
+from overpaint_common.errors import (
+    IdempotencyConflict,
+    JobCancelled,
+    NotFinished,
+    ObjectNotFound,
+    WaitTimeout,
+)
+from overpaint_common.live import connect
+from overpaint_producer import Img2Img, Job, Output, Producer
+from tests.support.stack import Stack, encoded, eventually, picture
+
+
+def job(stack: Stack, **changes: object) -> Job:
+    fields = {
+        "source": stack.put("scene.png", encoded(picture())),
+        "model": "overpaint-mini",
+        "passes": (Img2Img(prompt="a blue square", steps=4),),
+        "output": Output(prefix=stack.output),
+        **changes,
+    }
+    return Job.model_validate(fields)
+
+
+def test_the_same_key_and_body_give_the_first_job_back(serving: Stack, producer: Producer) -> None:
+    """Given a finished job, when the same body comes under the same key, then nothing runs again."""
+    first = producer.submit(job(serving), idempotency_key="order-1")
+    record = first.wait(timeout=60)
+    again = producer.submit(job(serving), idempotency_key="order-1")
+
+    assert again.id == first.id
+    assert again.result() == record
+    assert again.status().state == "succeeded"
+    eventually(lambda: not serving.keys("ledger", "open"), "no marker of the second submission")
+
+
+def test_the_same_key_with_another_body_is_a_conflict(serving: Stack, producer: Producer) -> None:
+    """Given a key in use, when another body comes under it, then the error says so and the first job is untouched."""
+    first = producer.submit(job(serving), idempotency_key="order-2")
+    with pytest.raises(IdempotencyConflict, match="another body"):
+        producer.submit(job(serving, variants=2), idempotency_key="order-2")
+    assert len(first.wait(timeout=60).outputs) == 1
+
+
+def test_a_job_without_a_key_is_its_own_key(serving: Stack, producer: Producer) -> None:
+    """Given one Job object, when it is submitted twice, then it is one job."""
+    one = job(serving)
+    assert producer.submit(one).id == producer.submit(one).id == one.id
+    assert producer.handle(one.id).wait(timeout=60).status == "succeeded"
+
+
+def test_a_queued_job_is_cancelled_without_any_worker(idle: Stack) -> None:
+    """Given a queue that no worker drains, when the job is cancelled, then it is finished at once."""
+    with idle.producer() as producer:
+        handle = producer.submit(job(idle, priority="bulk"))
+        assert handle.status().detail == "no worker serves model 'overpaint-mini' at the moment"
+
+        record = handle.cancel()
+
+        assert record.status == "cancelled"
+        assert handle.status().state == "cancelled"
+        assert handle.wait(timeout=5).status == "cancelled"
+        with pytest.raises(JobCancelled):
+            handle.pictures()
+
+
+def test_a_running_job_stops_at_its_next_step(serving: Stack, producer: Producer) -> None:
+    """Given a long job in its steps, when it is cancelled, then it stops early and leaves no picture behind."""
+    handle = producer.submit(job(serving, passes=(Img2Img(prompt="x", steps=200, strength=1),)))
+    steps = 0
+    for moment in handle.progress(timeout=60):
+        if moment.phase == "denoise" and moment.step >= 3 and steps == 0:
+            steps = moment.step
+            assert handle.cancel().status == "cancelled"
+    eventually(lambda: not serving.keys("ledger", "open"), "marker deleted by the worker")
+
+    with connect(serving.redis.url) as redis:
+        told = [int(fields["step"]) for _, fields in redis.xrange(f"overpaint:events:{handle.id}")]
+    assert steps <= max(told) < 100
+    assert handle.result().status == "cancelled"
+    assert serving.keys("out", handle.id) == ["result.json"]
+    follow = producer.submit(job(serving)).wait(timeout=60)
+    assert follow.status == "succeeded"
+
+
+def test_cancelling_a_finished_job_changes_nothing(serving: Stack, producer: Producer) -> None:
+    """Given a finished job, when it is cancelled, then its own record comes back."""
+    handle = producer.submit(job(serving))
+    record = handle.wait(timeout=60)
+    assert handle.cancel() == record
+
+
+def test_what_is_not_there_is_said_plainly(idle: Stack) -> None:
+    """Given an unknown id or an unfinished job, when it is asked for, then the error says which."""
+    with idle.producer() as producer:
+        with pytest.raises(ObjectNotFound, match="no job 00000000"):
+            producer.handle("00000000")
+        handle = producer.submit(job(idle))
+        with pytest.raises(NotFinished, match="wait for it"):
+            handle.result()
+        with pytest.raises(WaitTimeout, match="goes on"):
+            handle.wait(timeout=0.3)

@@ -1,0 +1,133 @@
+"""Worker processes: engines that die, workers that drain, supervisors that replace, overlap of transfers and engine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+
+import psutil
+import pytest
+
+from overpaint_producer import Img2Img, Job, Output
+from tests.support.faults import delay, requests
+from tests.support.stack import Stack, encoded, eventually, picture
+
+DYING = (sys.executable, "-m", "tests.support.dying_worker")
+
+
+def job(stack: Stack, steps: int = 8, **changes: object) -> Job:
+    fields = {
+        "source": stack.put("scene.png", encoded(picture())),
+        "model": "overpaint-mini",
+        "passes": (Img2Img(prompt="a blue square", steps=steps, strength=1),),
+        "output": Output(prefix=stack.output),
+        **changes,
+    }
+    return Job.model_validate(fields)
+
+
+def test_jobs_of_a_dead_engine_finish_in_the_next_process(idle: Stack) -> None:
+    """Given an engine thread that is killed in its steps, when the supervisor replaces the process, then all jobs end.
+
+    The child is the real one but for a loader that kills the engine's thread once, on the marker's first sight.
+    """
+    marker = idle.folder / "died"
+    with idle.producer() as producer, idle.worker(DYING, OVERPAINT_TEST_DIED=str(marker)) as worker:
+        handles = [producer.submit(job(idle)) for _ in range(4)]
+        records = [handle.wait(timeout=120) for handle in handles]
+
+        assert marker.exists()
+        assert [record.status for record in records] == ["succeeded"] * 4
+        assert max(record.attempts for record in records) == 2
+        assert len({record.worker for record in records}) == 1
+        assert "child ended device=cpu status=70" in worker.text()
+        eventually(lambda: not idle.keys("ledger", "open"), "markers deleted")
+        assert worker.stop() == 0
+
+
+def test_a_worker_that_is_stopped_finishes_what_it_began(idle: Stack) -> None:
+    """Given a worker with jobs in hand and in the queue, when it gets SIGTERM, then it exits 0 and nothing is lost."""
+    with idle.producer() as producer:
+        with idle.worker(OVERPAINT_SLOTS="2") as worker:
+            handles = [producer.submit(job(idle, steps=30)) for _ in range(5)]
+            eventually(lambda: handles[0].status().step > 0, "first job running")
+            assert worker.stop() == 0
+        finished = [handle for handle in handles if handle.status().finished]
+        assert 0 < len(finished) < 5
+        with idle.worker():
+            assert [handle.wait(timeout=60).status for handle in handles] == ["succeeded"] * 5
+        assert {handle.result().attempts for handle in handles} == {1}
+
+
+def test_a_killed_supervisor_takes_its_children_along(idle: Stack) -> None:
+    """Given a supervisor that is killed, when its pipe closes, then the child ends by itself."""
+    with idle.worker() as worker:
+        children = psutil.Process(worker.process.pid).children()
+        assert len(children) == 1
+        os.kill(worker.process.pid, signal.SIGKILL)
+        worker.process.wait(10)
+        eventually(lambda: not children[0].is_running() or children[0].status() == psutil.STATUS_ZOMBIE, "child ended")
+
+
+@pytest.mark.parametrize(
+    ("environment", "says"),
+    [
+        ({"OVERPAINT_REGISTRY": "/nowhere/models.toml"}, "OVERPAINT_REGISTRY"),
+        ({"OVERPAINT_LEDGER": ""}, "OVERPAINT_LEDGER"),
+        ({"OVERPAINT_SLOTS": "0", "OVERPAINT_READ": "ftp://x"}, "slots"),
+    ],
+)
+def test_a_worker_that_cannot_start_says_why_and_ends(idle: Stack, environment: dict[str, str], says: str) -> None:
+    """Given settings that are wrong, when a worker starts, then it ends with status 78 and one line of what to mend."""
+    import subprocess
+
+    ended = subprocess.run(
+        [sys.executable, "-m", "overpaint_worker"],
+        env=idle.worker_environment() | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 78
+    assert says in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_model_that_does_not_load_stops_the_supervisor(idle: Stack) -> None:
+    """Given a registry whose model has no weights, when the worker starts, then it does not restart for ever."""
+    import subprocess
+
+    folder = idle.folder / "empty-model"
+    folder.mkdir()
+    (folder / "model_index.json").write_text('{"_class_name": "StableDiffusionImg2ImgPipeline"}')
+    registry = idle.folder / "models.toml"
+    registry.write_text('[models.empty]\npath = "empty-model"\n')
+    started = time.monotonic()
+    ended = subprocess.run(
+        [sys.executable, "-m", "overpaint_worker", "--devices", "cpu"],
+        env=idle.worker_environment() | {"OVERPAINT_REGISTRY": str(registry)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ended.returncode == 78
+    assert "model 'empty' does not load" in ended.stderr
+    assert time.monotonic() - started < 60
+
+
+def test_the_engine_does_not_wait_for_transfers(idle: Stack) -> None:
+    """Given 50 ms on each storage call and 8 jobs waiting, when they run, then the engine is idle under 10 percent."""
+    idle.proxy.on(requests(), delay(0.05))
+    with idle.producer() as producer:
+        handles = [producer.submit(job(idle, steps=12)) for _ in range(8)]
+        with idle.worker():
+            records = [handle.wait(timeout=120).raise_for_status() for handle in handles]
+
+    runs = [run for record in records for variant in record.variants for run in variant.passes]
+    begun = [run.started_at.timestamp() for run in runs if run.started_at is not None]
+    ends = [start + run.seconds for start, run in zip(begun, runs, strict=True)]
+    assert len(begun) == 8
+    idle_share = 1 - sum(run.seconds for run in runs) / (max(ends) - min(begun))
+    assert idle_share < 0.10

@@ -6,13 +6,9 @@ Each function fills a folder and returns it. Untrained, but made of the same cla
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
-
-# Without a hub nothing is to be looked up there.
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import diffusers
 import torch
@@ -27,7 +23,7 @@ T5_TOKENS = 96
 """Fewer than the pipelines pad to, so that both limits can be met by short prompts."""
 
 
-def tiny_stable_diffusion(folder: Path, *, scheduler: str = "DDIMScheduler", safetensors: bool = True) -> Path:
+def tiny_stable_diffusion(folder: Path, *, scheduler: str = "DDIMScheduler") -> Path:
     """A Stable Diffusion 1.x of 60 thousand parameters; latents are an eighth of the picture's size."""
     torch.manual_seed(1)
     tokenizer = clip_tokenizer(folder)
@@ -41,7 +37,7 @@ def tiny_stable_diffusion(folder: Path, *, scheduler: str = "DDIMScheduler", saf
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    return _saved(pipeline, folder, safetensors=safetensors)
+    return _saved(pipeline, folder)
 
 
 def tiny_sdxl(folder: Path, *, scheduler: str = "EulerDiscreteScheduler") -> Path:
@@ -181,16 +177,15 @@ def _unet(**options: Any) -> Any:
 
 
 def _scheduler(name: str) -> Any:
+    """With the settings that Stable Diffusion's own repositories give it."""
     settings: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-    if name in ("DDIMScheduler", "PNDMScheduler"):
-        settings |= {"steps_offset": 1}
-    if name == "DDIMScheduler":
-        settings |= {"clip_sample": False}
-    if name == "PNDMScheduler":
-        settings |= {"skip_prk_steps": True}
-    return getattr(diffusers, name)(**settings)
+    extra: dict[str, dict[str, Any]] = {
+        "DDIMScheduler": {"steps_offset": 1, "clip_sample": False},
+        "PNDMScheduler": {"steps_offset": 1, "skip_prk_steps": True},
+    }
+    return getattr(diffusers, name)(**settings, **extra.get(name, {}))
 
 
-def _saved(pipeline: Any, folder: Path, *, safetensors: bool = True) -> Path:
-    pipeline.save_pretrained(folder, safe_serialization=safetensors)
+def _saved(pipeline: Any, folder: Path) -> Path:
+    pipeline.save_pretrained(folder)
     return folder

@@ -99,5 +99,5 @@ def _load(spec: ModelSpec, folder: Path, dtype: torch.dtype) -> Any:
         folder, dtype=dtype, use_safetensors=True, local_files_only=True, trust_remote_code=False, **absent
     )
     vetting.check_class(type(pipeline))
-    vetting.check_steps_rule(pipeline, spec.steps_rule, spec.family)
+    vetting.check_steps_rule(type(pipeline), spec.steps_rule, spec.family)
     return pipeline

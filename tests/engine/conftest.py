@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+
+from overpaint_worker.engine.engine import Engine
+from overpaint_worker.engine.loading import PipelineLoader
+from overpaint_worker.engine.registry import EMBEDDED, ModelSpec, Registry
+from overpaint_worker.engine.whole import WholeModel
+from tests.engine.direct import Direct
+from tests.support import tiny_models
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class Models:
+    """One tiny model of each kind, built, loaded by our loader, and opened by diffusers itself, each at most once."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self.folder = cache(self._folder)
+        self.direct = cache(self._direct)
+        self.loaded = cache(self._loaded)
+        self.registry = Registry(models={name: ModelSpec(path=root / name, family=f) for name, f in FAMILIES.items()})
+
+    def _folder(self, name: str) -> Path:
+        if name == "mini":
+            (self._root / name).symlink_to(EMBEDDED)
+            return EMBEDDED
+        return MAKERS[name](self._root / name)
+
+    def _direct(self, name: str) -> Direct:
+        return Direct(CLASSES[name], self.folder(name))
+
+    def _loaded(self, name: str) -> WholeModel:
+        self.folder(name)
+        return PipelineLoader(self.registry, "cpu")(name)
+
+
+FAMILIES = {
+    "mini": "stable-diffusion",
+    "sd": "stable-diffusion",
+    "pndm": "stable-diffusion",
+    "heun": "stable-diffusion",
+    "sdxl": "stable-diffusion-xl",
+    "sd3": "flow-matching",
+    "flux": "flow-matching",
+}
+CLASSES = {
+    "mini": "StableDiffusionImg2ImgPipeline",
+    "sd": "StableDiffusionImg2ImgPipeline",
+    "pndm": "StableDiffusionImg2ImgPipeline",
+    "heun": "StableDiffusionImg2ImgPipeline",
+    "sdxl": "StableDiffusionXLImg2ImgPipeline",
+    "sd3": "StableDiffusion3Img2ImgPipeline",
+    "flux": "FluxImg2ImgPipeline",
+}
+MAKERS = {
+    "sd": tiny_models.tiny_stable_diffusion,
+    "pndm": lambda folder: tiny_models.tiny_stable_diffusion(folder, scheduler="PNDMScheduler"),
+    "heun": lambda folder: tiny_models.tiny_stable_diffusion(folder, scheduler="HeunDiscreteScheduler"),
+    "sdxl": tiny_models.tiny_sdxl,
+    "sd3": tiny_models.tiny_sd3,
+    "flux": tiny_models.tiny_flux,
+}
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
+    return Models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="session")
+def engine(models: Models) -> Iterator[Engine]:
+    """An engine over all of them, shared: calls do not depend on each other."""
+    running = Engine(models.loaded)
+    running.start()
+    yield running
+    running.stop()

@@ -41,7 +41,7 @@ class Settings(BaseSettings):
         try:
             return cls(**given)
         except ValidationError as error:
-            raise SettingsError("settings: " + explain(error).replace("ledger: required", MISSING_LEDGER)) from None
+            raise SettingsError(explain(error).replace("ledger: required", MISSING_LEDGER)) from None
 
     def open_store(self) -> ObjectStore:
         return open_store(

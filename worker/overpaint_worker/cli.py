@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from importlib.util import find_spec
 
 import click
 
-from overpaint_common.errors import OverpaintError
+from overpaint_common.errors import OverpaintError, SettingsError
 from overpaint_worker import exits
 
 
@@ -43,6 +44,7 @@ def worker(devices: str) -> None:
         stream=sys.stderr,
     )
     try:
+        _require_extra()
         settings = WorkerSettings.load()
         settings.open_registry()
         _ = settings.access
@@ -51,3 +53,9 @@ def worker(devices: str) -> None:
         click.echo(f"error[{error.code}]: {error}", err=True)
         sys.exit(exits.CONFIG)
     sys.exit(Supervisor(found, grace=settings.grace).run())
+
+
+def _require_extra() -> None:
+    missing = [name for name in ("torch", "diffusers", "transformers", "numpy") if find_spec(name) is None]
+    if missing:
+        raise SettingsError(f"a worker needs {', '.join(missing)}, not installed here; pip install 'overpaint[worker]'")

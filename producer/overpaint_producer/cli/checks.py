@@ -57,7 +57,7 @@ def examine() -> Iterator[Finding]:
         settings = AccessSettings.load()
         _ = settings.access
     except SettingsError as error:
-        yield Finding(check="settings", state="fail", message=str(error).removeprefix("settings: "))
+        yield Finding(check="settings", state="fail", message=str(error))
         return
     url = settings.redis_url.get_secret_value()
     yield Finding(check="settings", state="ok", message=f"ledger {settings.ledger}, Redis {_shown(url)}")

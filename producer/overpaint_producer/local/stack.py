@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -48,12 +48,17 @@ class LocalStack:
         *,
         redis_port: int | None = None,
         environment: Mapping[str, str] | None = None,
+        command: Sequence[str] = WORKER,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`environment` is what the worker inherits, this process's own by default; `say` is told what is going on."""
+        """`environment` is what the worker inherits, this process's own by default; `command` starts it.
+
+        `say` is told what is going on.
+        """
         self.folder = Path(os.path.abspath(folder))  # noqa: PTH100 - Path.absolute() keeps `..`
         self.redis = EmbeddedRedis(self.folder / "redis", port=redis_port)
         self._inherited = dict(os.environ if environment is None else environment)
+        self._command = command
         self._say = say
         self._worker: Child | None = None
         self._open = ExitStack()
@@ -106,7 +111,7 @@ class LocalStack:
             opened.enter_context(self.redis)
             self._say(f"starting the worker, its log is {self.worker_log}")
             began = datetime.now(UTC)
-            self._worker = Child(WORKER, log=self.worker_log, env=self._worker_environment())
+            self._worker = Child(self._command, log=self.worker_log, env=self._worker_environment())
             opened.callback(self._worker.stop, STOP_GRACE)
             card = self._announced(self._worker, began)
             self._open = opened.pop_all()

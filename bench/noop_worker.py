@@ -1,0 +1,39 @@
+"""A worker whose model does nothing: what is left is the system itself. `... child` is what its supervisor starts."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from overpaint_common.result import ModelInfo, WarningNote
+from overpaint_worker import child
+from overpaint_worker.engine.calls import Call, Loader
+from overpaint_worker.engine.registry import Registry
+from overpaint_worker.supervisor import Supervisor
+
+
+class Noop:
+    """Gives the picture back as it came, after one step."""
+
+    info = ModelInfo(name="noop", revision="local", digest="0" * 64, pipeline="none", scheduler="none", dtype="float32")
+
+    def run(
+        self, call: Call, on_step: Callable[[int], None]
+    ) -> tuple[NDArray[np.float32], int, tuple[WarningNote, ...]]:
+        on_step(1)
+        return np.asarray(call.picture, dtype=np.float32) / 255, 1, ()
+
+
+def noop_loader(_: Registry, __: str) -> Loader:
+    return lambda _: Noop()
+
+
+COMMAND = (sys.executable, "-m", "bench.noop_worker")
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["child"]:
+        sys.exit(child.main(noop_loader))
+    sys.exit(Supervisor(["cpu"], grace=30, command=(*COMMAND, "child")).run())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from overpaint_common.job import PRIORITIES, Priority
@@ -10,7 +11,9 @@ RUN_TASK = "overpaint.run"
 """A ticket: args are `[job id, time in milliseconds at which it was queued]`."""
 
 SUBMIT_TASK = "overpaint.submit"
-"""A whole job, for clients in other languages: args are `[job]` with the job as a JSON object."""
+"""A whole job, for clients in other languages: args are `[job]` with the job as a JSON object.
+
+A job without an id takes the message's own."""
 
 SUBMIT_QUEUE = "overpaint.submit"
 
@@ -26,9 +29,10 @@ def queue_name(model: str, priority: Priority) -> str:
     return f"overpaint.{model}.{priority}"
 
 
-def queues_of(model: str) -> list[str]:
-    """A model's queues from the most urgent to the least: the order in which a worker drains them."""
-    return [queue_name(model, priority) for priority in PRIORITIES]
+def queues_of(models: Iterable[str]) -> list[str]:
+    """The queues of these models from the most urgent to the least: the order in which a worker drains them."""
+    names = list(models)
+    return [queue_name(model, priority) for priority in PRIORITIES for model in names]
 
 
 def status_key(job_id: str) -> str:

@@ -71,6 +71,18 @@ def test_a_killed_supervisor_takes_its_children_along(idle: Stack) -> None:
         eventually(lambda: not children[0].is_running() or children[0].status() == psutil.STATUS_ZOMBIE, "child ended")
 
 
+def test_urgent_jobs_overtake_those_that_wait(idle: Stack) -> None:
+    """Given a queue of bulk jobs, when an interactive one comes later, then it starts before those still queued."""
+    with idle.producer() as producer:
+        bulk = [producer.submit(job(idle, priority="bulk")) for _ in range(6)]
+        urgent = producer.submit(job(idle, priority="interactive"))
+        with idle.worker(OVERPAINT_SLOTS="1"):
+            records = [handle.wait(timeout=120) for handle in bulk]
+            first = urgent.wait(timeout=10).started_at
+        assert first is not None
+        assert all(record.started_at is not None and first < record.started_at for record in records)
+
+
 @pytest.mark.parametrize(
     ("environment", "says"),
     [

@@ -173,12 +173,20 @@ def test_a_whole_job_may_come_as_a_plain_celery_message(serving: Stack, producer
     }
     with Celery("elsewhere", broker=serving.redis.url, set_as_current=False) as app:
         app.send_task("overpaint.submit", args=[body], queue="overpaint.submit")
-        app.send_task("overpaint.submit", args=[{**body, "id": "refused-1", "variants": 99}], queue="overpaint.submit")
+        for wrong in ({"variants": 99}, {"source": str(serving.at("secret", "a.png"))}):
+            app.send_task("overpaint.submit", args=[{**body, "id": "refused-1", **wrong}], queue="overpaint.submit")
+        unnamed = {name: value for name, value in body.items() if name != "id"}
+        sent = app.send_task("overpaint.submit", args=[unnamed], queue="overpaint.submit")
 
     eventually(lambda: bool(serving.keys("ledger", "jobs", job_id)), "job accepted")
     assert producer.handle(job_id).wait(timeout=60).status == "succeeded"
-    eventually(lambda: bool(serving.keys("ledger", "dead", "submissions")), "refused job kept")
-    (letter,) = serving.keys("ledger", "dead", "submissions")
-    kept = json.loads(serving.body(str(serving.at("ledger", "dead", "submissions", letter))))
-    assert kept["body"]["variants"] == 99
-    assert "variants" in kept["error"]
+    eventually(lambda: bool(serving.keys("ledger", "jobs", sent.id)), "job without an id accepted under the message's")
+    assert producer.handle(sent.id).wait(timeout=60).status == "succeeded"
+    eventually(lambda: len(serving.keys("ledger", "dead", "submissions")) == 2, "refused jobs kept")
+    letters = [
+        serving.at("ledger", "dead", "submissions", key) for key in serving.keys("ledger", "dead", "submissions")
+    ]
+    codes = {kept["code"]: kept for kept in (json.loads(serving.body(str(letter))) for letter in letters)}
+    assert set(codes) == {"invalid_job", "forbidden_reference"}
+    assert codes["invalid_job"]["body"]["variants"] == 99
+    assert "variants" in codes["invalid_job"]["error"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import time
@@ -13,8 +12,9 @@ from celery.exceptions import Reject
 from pydantic import TypeAdapter, ValidationError
 
 from overpaint_common import wire
-from overpaint_common.errors import BrokerUnavailable, InvalidJob, ObjectNotFound, OverpaintError
-from overpaint_common.job import PRIORITIES, Job, JobId
+from overpaint_common.errors import BrokerUnavailable, InvalidJob, ObjectNotFound, OverpaintError, StorageError
+from overpaint_common.job import Job, JobId
+from overpaint_common.live import Progress
 from overpaint_common.tickets import declaration
 from overpaint_worker.attempt import run_job
 from overpaint_worker.retry import pause
@@ -32,7 +32,7 @@ def create_app(runtime: Runtime) -> Celery:
     """The Celery application of one worker process, serving `runtime`'s models from the most urgent queue down."""
     app = Celery("overpaint", set_as_current=False, fixups=[])
     app.conf.update(wire.celery_settings(runtime.settings.redis_url.get_secret_value()))
-    names = [wire.queue_name(model, priority) for priority in PRIORITIES for model in runtime.cards]
+    names = wire.queues_of(runtime.cards)
     if runtime.settings.accept_submissions:
         names.append(wire.SUBMIT_QUEUE)
     app.conf.task_queues = [declaration(name) for name in names]
@@ -40,11 +40,11 @@ def create_app(runtime: Runtime) -> Celery:
     def run(task: Task, job_id: str, *_: Any) -> None:
         _run(runtime, task, job_id)
 
-    def submit(body: Any) -> None:
-        _submit(runtime, body)
+    def submit(task: Task, body: Any) -> None:
+        _submit(runtime, task, body)
 
     app.task(name=wire.RUN_TASK, bind=True)(run)
-    app.task(name=wire.SUBMIT_TASK)(submit)
+    app.task(name=wire.SUBMIT_TASK, bind=True)(submit)
     return app
 
 
@@ -58,21 +58,27 @@ def _run(runtime: Runtime, task: Task, job_id: str, *_: Any) -> None:
         _give_back(runtime, task, job_id, error)
 
 
-def _submit(runtime: Runtime, body: Any) -> None:
+def _submit(runtime: Runtime, task: Task, body: Any) -> None:
     _guard(runtime)
-    text = json.dumps(body, sort_keys=True)
     try:
-        accepted = runtime.acceptance.accept(Job.parse(text))
-    except InvalidJob as error:
-        log.warning("submission refused: %s", error)
-        letter = json.dumps({"code": error.code, "error": str(error), "body": body})
-        runtime.ledger.bury("submissions", hashlib.sha256(text.encode()).hexdigest(), letter.encode())
-    except OverpaintError as error:
-        runtime.draining.wait(1.0)
+        accepted = runtime.acceptance.accept(_named(body, task.request.id))
+    except StorageError as error:
+        runtime.draining.wait(pause(error))
         raise Reject(str(error), requeue=True) from error
+    except OverpaintError as error:
+        log.warning("submission refused code=%s: %s", error.code, error)
+        letter = json.dumps({"code": error.code, "error": str(error), "body": body})
+        runtime.ledger.bury("submissions", task.request.id, letter.encode())
     else:
         if accepted.not_queued is not None:
             raise Reject(str(accepted.not_queued), requeue=True)
+
+
+def _named(body: Any, task_id: str) -> Job:
+    """The job of a message, under the message's own id if it has none, so that a repeated message is the same job."""
+    if not isinstance(body, dict):
+        raise InvalidJob(f"the job is a JSON {type(body).__name__}; send one JSON object as the only argument")
+    return Job.parse(json.dumps({"id": task_id, **body}))
 
 
 def _guard(runtime: Runtime) -> None:
@@ -84,6 +90,7 @@ def _guard(runtime: Runtime) -> None:
 def _give_back(runtime: Runtime, task: Task, job_id: str, error: OverpaintError) -> None:
     """Queue the job anew, then let its old ticket be acknowledged: a crash in between leaves two, never none."""
     log.warning("job given back job=%s code=%s: %s", job_id, error.code, error)
+    runtime.reporter.post(job_id, Progress(state="queued", detail=f"given back after {error.code}"))
     runtime.draining.wait(pause(error))
     try:
         runtime.tickets.send_to(task.request.delivery_info["routing_key"], job_id)

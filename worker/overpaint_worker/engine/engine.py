@@ -173,8 +173,9 @@ class Engine:
         if self._loaded is None or self._loaded[0] != name:
             self._enter("load")
             on_load()
-            self._loaded = None
-            gc.collect()
+            if self._loaded is not None:
+                self._loaded = None
+                gc.collect()
             self._loaded = (name, self._loader(name))
         return self._loaded[1]
 

@@ -1,0 +1,37 @@
+"""A model without a pipeline, whose every step waits for the test: for what concerns the engine and not the picture."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from overpaint_common.result import ModelInfo, WarningNote
+from overpaint_worker.engine.calls import Call
+
+PATIENCE = 20.0
+"""Seconds after which a test that waits has failed."""
+
+
+class GatedModel:
+    """Runs `call.steps` steps; each one waits until `gate` is open, in a loop as pipelines run Python between kernels."""
+
+    def __init__(self, name: str = "gated") -> None:
+        self.info = ModelInfo(name=name, revision="local", digest="", pipeline="", scheduler="", dtype="")
+        self.gate = threading.Event()
+        self.entered = threading.Event()
+        self.ran: list[str] = []
+        self.before_step: Callable[[Call], None] = lambda _: None
+
+    def run(self, call: Call, on_step: Callable[[int], None]) -> tuple[NDArray[Any], int, tuple[WarningNote, ...]]:
+        self.ran.append(call.prompt)
+        for step in range(call.steps):
+            self.entered.set()
+            while not self.gate.wait(0.005):
+                pass
+            self.before_step(call)
+            on_step(step + 1)
+        return np.zeros((call.picture.height, call.picture.width, 3), np.float32), 1, ()

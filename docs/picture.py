@@ -36,7 +36,7 @@ def readme_picture(pictures: Path) -> Image.Image:
         ],
         side=SIDE,
     )
-    return page.quantize(256, dither=Image.Dither.FLOYDSTEINBERG)
+    return page.quantize(256, kmeans=3)
 
 
 def main() -> None:

@@ -216,8 +216,8 @@ def test_loading_that_hangs_ends_the_engine(model: GatedModel, deaths: Deaths, s
 
 def test_an_idle_engine_does_not_hang(model: GatedModel, deaths: Deaths, start: Start) -> None:
     model.gate.set()
-    engine = start(step=0.3, load=0.3)
-    threading.Event().wait(0.7)
+    engine = start(step=0.5, load=0.5)
+    threading.Event().wait(0.9)
 
     assert engine.submit(call("gated")).result(PATIENCE).steps == 5
     assert deaths.reasons == []

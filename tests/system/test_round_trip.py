@@ -125,6 +125,19 @@ def test_strength_zero_returns_the_bytes_and_no_mark(serving: Stack, producer: P
     assert serving.body(record.outputs[0].uri) == data
 
 
+def test_what_the_caller_should_know_is_in_the_record(serving: Stack, producer: Producer) -> None:
+    """Given a prompt beyond the model's context and a size far from its native one, when it runs, both are told."""
+    source = serving.put("warned.png", encoded(picture()))
+    prompt = " ".join(["blue house on grass"] * 12)
+    record = producer.img2img(source, prompt=prompt, output=serving.output, steps=2, prepare={"size": 128}).wait(60)
+
+    notes = {warning.code: warning.message for warning in record.raise_for_status().warnings}
+    assert set(notes) == {"prompt_cut", "size_far_from_native"}
+    assert "tokens, of which the model reads the first 32" in notes["prompt_cut"]
+    assert "128 x 128" in notes["size_far_from_native"]
+    assert record.outputs[0].width == 128
+
+
 def test_a_painted_picture_carries_its_provenance(serving: Stack, producer: Producer) -> None:
     """Given a painted picture, when its text is read with Pillow, then it says what made it."""
     handle = producer.img2img(

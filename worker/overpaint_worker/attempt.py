@@ -39,6 +39,9 @@ from overpaint_worker.stopwatch import Stopwatch
 
 log = logging.getLogger(__name__)
 
+FAR_FROM_NATIVE = 2.5
+"""Pixel counts beyond this factor of the model's native one, either way, are warned of."""
+
 SPOOL_BYTES = 16 * 1024 * 1024
 """A source larger than this waits on disk while it is downloaded."""
 
@@ -141,7 +144,7 @@ class Attempt:
             variants=stored,
             source=fetched.describe(),
             outcome=outcome,
-            warnings=(*_notes(fetched.source), *outcome.warnings),
+            warnings=(*_notes(fetched.source), *_far_from_native(fitted, card), *outcome.warnings),
         )
 
     def _settle(self) -> tuple[Job, ModelCard]:
@@ -217,6 +220,18 @@ class Attempt:
             finished_at=datetime.now(UTC),
             **fields,
         )
+
+
+def _far_from_native(fitted: Fitted, card: ModelCard) -> tuple[WarningNote, ...]:
+    width, height = fitted.picture.size
+    ratio = width * height / card.native_size**2
+    if 1 / FAR_FROM_NATIVE <= ratio <= FAR_FROM_NATIVE:
+        return ()
+    message = (
+        f"the model worked at {width} x {height} pixels and was trained on {card.native_size} x {card.native_size}; "
+        "expect worse pictures, or leave prepare.size out"
+    )
+    return (WarningNote(code="size_far_from_native", message=message),)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ PATIENCE = 20.0
 
 
 class GatedModel:
-    """Runs `call.steps` steps; each one waits until `gate` is open, in a loop as pipelines run Python between kernels."""
+    """Runs `call.steps` steps; each waits until `gate` is open, in a loop, as pipelines run Python between kernels."""
 
     def __init__(self, name: str = "gated") -> None:
         self.info = ModelInfo(name=name, revision="local", digest="", pipeline="", scheduler="", dtype="")

@@ -109,8 +109,10 @@ class Harness:
 
 
 def test_an_sdxl_that_ran_out_of_memory_in_its_vae_works_again(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
-    # SDXL moves a float16 VAE to float32 and back; an error in between would leave it there for all later calls.
-    own = Harness(diffusers.StableDiffusionXLImg2ImgPipeline.from_pretrained(models.folder("sdxl"), dtype=torch.float16))
+    # SDXL moves a float16 VAE to float32 and back; an error in between leaves it in float32.
+    own = Harness(
+        diffusers.StableDiffusionXLImg2ImgPipeline.from_pretrained(models.folder("sdxl"), dtype=torch.float16)
+    )
     given = call("own", noise_picture(32, 32), steps=2)
     before = pixels(own.engine, given)
 

@@ -61,10 +61,9 @@ def start(model: GatedModel, deaths: Deaths) -> Iterator[Start]:
         engine.stop()
 
 
-def kill_engine_thread() -> None:
+def kill(engine: Engine) -> None:
     """Raise SystemExit in the engine's thread, wherever it is."""
-    (thread,) = [t for t in threading.enumerate() if t.name == "engine" and t.is_alive()]
-    ident = ctypes.c_ulong(thread.ident or 0)
+    ident = ctypes.c_ulong(engine._thread.ident or 0)
     assert ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, ctypes.py_object(SystemExit)) == 1
 
 
@@ -73,7 +72,7 @@ def test_a_killed_thread_ends_every_call(model: GatedModel, deaths: Deaths, star
     futures = [engine.submit(call("gated")) for _ in range(4)]
     assert model.entered.wait(PATIENCE)
 
-    kill_engine_thread()
+    kill(engine)
 
     assert {type(future.exception(PATIENCE)) for future in futures} == {EngineDied}
     assert deaths.happened.wait(PATIENCE)
@@ -85,7 +84,7 @@ def test_a_dead_engine_refuses_at_once(model: GatedModel, deaths: Deaths, start:
     engine = start()
     engine.submit(call("gated"))
     assert model.entered.wait(PATIENCE)
-    kill_engine_thread()
+    kill(engine)
     assert deaths.happened.wait(PATIENCE)
 
     late = engine.submit(call("gated"))
@@ -105,17 +104,15 @@ def test_a_real_pipeline_killed_while_it_denoises(models: Models, deaths: Deaths
 
     running = engine.submit(call("sd", steps=500, strength=1.0, on_progress=on_progress))
     assert at_step_two.wait(PATIENCE)
-    kill_engine_thread()
+    kill(engine)
 
     assert isinstance(running.exception(PATIENCE), EngineDied)
     assert deaths.happened.wait(PATIENCE)
 
 
-def test_an_idle_thread_that_is_killed_dies_with_the_next_call(
-    deaths: Deaths, start: Start, model: GatedModel
-) -> None:
+def test_an_idle_thread_that_is_killed_dies_with_the_next_call(deaths: Deaths, start: Start, model: GatedModel) -> None:
     engine = start()
-    kill_engine_thread()
+    kill(engine)
 
     assert isinstance(engine.submit(call("gated")).exception(PATIENCE), EngineDied)
     assert deaths.happened.wait(PATIENCE)
@@ -161,7 +158,7 @@ def test_a_device_poisoned_while_loading_ends_the_engine(
     assert deaths.happened.wait(PATIENCE)
 
 
-def test_a_step_that_hangs_ends_the_engine(model: GatedModel, deaths: Deaths, start: Start) -> None:
+def test_a_step_that_hangs_ends_the_engine(deaths: Deaths, start: Start) -> None:
     engine = start(step=0.2)
 
     futures = [engine.submit(call("gated")) for _ in range(2)]
@@ -179,9 +176,8 @@ def test_a_hanging_thread_that_comes_back_paints_nothing_more(model: GatedModel,
     assert deaths.happened.wait(PATIENCE)
 
     model.gate.set()
-    for thread in threading.enumerate():
-        if thread.name == "engine":
-            thread.join(PATIENCE)
+    engine._thread.join(PATIENCE)
+    assert not engine._thread.is_alive()
 
     assert model.ran == ["first"]
     assert steps == [("load", 0), ("denoise", 0), ("denoise", 1)]
@@ -251,7 +247,7 @@ def test_stop_before_start_leaves_nobody_waiting(model: GatedModel) -> None:
     assert engine.dead == "stopped"
 
 
-def test_stop_does_not_wait_for_a_thread_that_hangs(model: GatedModel, deaths: Deaths, start: Start) -> None:
+def test_stop_does_not_wait_for_a_thread_that_hangs(deaths: Deaths, start: Start) -> None:
     engine = start(step=0.2)
     engine.submit(call("gated"))
     assert deaths.happened.wait(PATIENCE)
@@ -275,7 +271,7 @@ def test_on_death_may_stop_the_engine(model: GatedModel) -> None:
     engine.start()
     engine.submit(call("gated"))
     assert model.entered.wait(PATIENCE)
-    kill_engine_thread()
+    kill(engine)
 
     assert stopped.wait(PATIENCE)
 

@@ -35,7 +35,7 @@ def largest_difference(engine: Engine, models: Models, name: str, picture: Image
     return float(np.abs(ours.pixels - theirs).max())
 
 
-@pytest.mark.parametrize("strength", [0.3, 0.6, 1.0])
+@pytest.mark.parametrize("strength", [0.3, 1.0])
 @pytest.mark.parametrize("name", EVERY)
 def test_every_family_at_several_strengths(engine: Engine, models: Models, name: str, strength: float) -> None:
     assert largest_difference(engine, models, name, noise_picture(), strength=strength, seed=11) <= TOLERANCE
@@ -52,7 +52,7 @@ def test_with_a_negative_prompt(engine: Engine, models: Models, name: str) -> No
     assert largest_difference(engine, models, name, noise_picture(), negative_prompt="a blue house") <= TOLERANCE
 
 
-@pytest.mark.parametrize("size", [(96, 64), (32, 80)])
+@pytest.mark.parametrize("size", [(96, 64)])
 @pytest.mark.parametrize("name", EVERY)
 def test_pictures_that_are_not_square(engine: Engine, models: Models, name: str, size: tuple[int, int]) -> None:
     assert largest_difference(engine, models, name, noise_picture(*size)) <= TOLERANCE

@@ -21,7 +21,11 @@ def test_a_warning_exactly_where_the_tokenizer_cuts(models: Models, name: str) -
     tokenizer = pipeline.tokenizer
 
     @settings(deadline=None, max_examples=60)
-    @given(st.one_of(st.text(max_size=120), st.lists(st.sampled_from(["red", "cat", "zebra", "é"]), max_size=90).map(" ".join)))
+    @given(
+        st.one_of(
+            st.text(max_size=120), st.lists(st.sampled_from(["red", "cat", "zebra", "é"]), max_size=90).map(" ".join)
+        )
+    )
     def check(prompt: str) -> None:
         read = tokenizer(prompt, truncation=True, max_length=PROMPT_TOKENS)["input_ids"]
         all_of_it = tokenizer(prompt, truncation=False, verbose=False)["input_ids"]

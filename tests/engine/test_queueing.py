@@ -190,11 +190,10 @@ def test_loading_is_told_and_not_counted_as_painting() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cause", "expected"), [(None, UnknownModel), (OSError("disk"), ModelLoadFailed), (torch.OutOfMemoryError("full"), DeviceOutOfMemory)]
+    ("cause", "expected"),
+    [(None, UnknownModel), (OSError("disk"), ModelLoadFailed), (torch.OutOfMemoryError("full"), DeviceOutOfMemory)],
 )
-def test_a_model_that_does_not_load_fails_its_call_alone(
-    cause: Exception | None, expected: type[Exception]
-) -> None:
+def test_a_model_that_does_not_load_fails_its_call_alone(cause: Exception | None, expected: type[Exception]) -> None:
     def load(name: str) -> GatedModel:
         if name == "good":
             good = GatedModel(name)

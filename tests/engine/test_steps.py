@@ -57,10 +57,8 @@ def test_effective_steps_are_those_of_the_pipeline(models: Models, name: str) ->
 
 
 @pytest.mark.parametrize(("scheduler", "options"), SCHEDULERS)
-def test_finished_steps_count_as_diffusers_progress_bar_does(
-    models: Models, scheduler: str, options: dict[str, Any]
-) -> None:
-    class Stage(diffusers.StableDiffusionImg2ImgPipeline):
+def test_finished_steps_count_as_diffusers_progress_bar_does(scheduler: str, options: dict[str, Any]) -> None:
+    class Stage(diffusers.StableDiffusionImg2ImgPipeline):  # type: ignore[misc]
         """The pipeline's own get_timesteps over a scheduler, without weights."""
 
         def __init__(self) -> None:
@@ -68,8 +66,8 @@ def test_finished_steps_count_as_diffusers_progress_bar_does(
 
     pipeline = Stage()
 
-    @settings(deadline=None, max_examples=30)
-    @given(st.integers(2, 100), STRENGTH)
+    @settings(deadline=None, max_examples=15)
+    @given(st.integers(2, 60), STRENGTH)
     def check(steps: int, strength: float) -> None:
         expected = effective_steps("floor", steps, strength)
         assume(expected > 0)
@@ -89,7 +87,9 @@ def test_finished_steps_count_as_diffusers_progress_bar_does(
 @pytest.mark.parametrize("name", ["pndm", "heun", "sd", "sd3"])
 def test_painted_steps_are_the_effective_steps(engine: Engine, models: Models, name: str) -> None:
     seen: list[int] = []
-    given_call = call(name, steps=7, strength=0.75, on_progress=lambda phase, n: seen.append(n) if phase != "load" else None)
+    given_call = call(
+        name, steps=7, strength=0.75, on_progress=lambda phase, n: seen.append(n) if phase != "load" else None
+    )
 
     painted = engine.submit(given_call).result(60)
 
@@ -99,7 +99,9 @@ def test_painted_steps_are_the_effective_steps(engine: Engine, models: Models, n
 
 
 @given(st.sampled_from(["floor", "ceil"]), STEPS, st.floats(0, 1))
-def test_never_more_steps_than_asked_and_more_strength_never_fewer(rule: StepsRule, steps: int, strength: float) -> None:
+def test_never_more_steps_than_asked_and_more_strength_never_fewer(
+    rule: StepsRule, steps: int, strength: float
+) -> None:
     running = effective_steps(rule, steps, strength)
 
     assert 0 <= running <= steps

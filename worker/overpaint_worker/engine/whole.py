@@ -24,7 +24,6 @@ class WholeModel:
         self._pipeline = pipeline
         self._parameters = inspect.signature(type(pipeline).__call__).parameters
         self._multiple = size_multiple(pipeline)
-        self._vae_dtype = getattr(getattr(pipeline, "vae", None), "dtype", None)
         self.info = info
 
     def run(
@@ -43,17 +42,13 @@ class WholeModel:
             return tensors
 
         arguments, warnings = self._arguments(call)
-        try:
-            with torch.inference_mode():
-                images = self._pipeline(
-                    **arguments,
-                    generator=torch.Generator("cpu").manual_seed(call.seed),
-                    output_type="np",
-                    callback_on_step_end=after_step,
-                ).images
-        except BaseException:
-            self._restore_vae()
-            raise
+        with torch.inference_mode():
+            images = self._pipeline(
+                **arguments,
+                generator=torch.Generator("cpu").manual_seed(call.seed),
+                output_type="np",
+                callback_on_step_end=after_step,
+            ).images
         rows = 2 if getattr(self._pipeline, "do_classifier_free_guidance", False) else 1
         texts = {"prompt": call.prompt, "negative_prompt": call.negative_prompt}
         return _pixels(images, call.picture.size), rows, (*warnings, *cut_prompts(self._pipeline, texts))
@@ -85,11 +80,6 @@ class WholeModel:
         if true_scale is None:
             return None if guidance_scale > 1 else f"guidance_scale {guidance_scale:g} runs without it; use more than 1"
         return None if true_scale.default > 1 else f"{self.info.pipeline} is guided without one"
-
-    def _restore_vae(self) -> None:
-        # SDXL moves the VAE to fp32 for a while, and leaves it there when it fails in between.
-        if self._vae_dtype is not None and self._pipeline.vae.dtype != self._vae_dtype:
-            self._pipeline.vae.to(self._vae_dtype)
 
 
 def size_multiple(pipeline: Any) -> int:

@@ -15,10 +15,10 @@ demo: $(VENV)/.runtime ## Repaint a picture at several strengths with everything
 	$(BIN)/overpaint demo
 
 test: $(VENV)/.dev ## Run the tests (under 8 minutes)
-	$(BIN)/python -m pytest -m "not long and not gpu"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long and not gpu"
 
 test-long: $(VENV)/.dev ## Run all the tests, the long ones too
-	$(BIN)/python -m pytest -m "not gpu"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not gpu"
 
 check: lint types imports ## Linters, types and the rules of the layout
 

@@ -16,6 +16,7 @@ from overpaint_common import wire
 from overpaint_common.errors import BrokerUnavailable
 from overpaint_common.fleet import ModelCard, WorkerCard
 from overpaint_common.frozen import Frozen
+from overpaint_common.result import Result
 
 STATUS_TTL = 24 * 3600
 """Seconds that a job's live status stays after its last change."""
@@ -48,6 +49,19 @@ class Progress(Frozen):
     @property
     def finished(self) -> bool:
         return self.state in FINAL_STATES
+
+
+def last_moment(record: Result) -> Progress:
+    """What a finished job's progress ends with."""
+    failure = record.failure
+    steps = sum(p.effective_steps for variant in record.variants for p in variant.passes)
+    return Progress(
+        state=record.status,
+        step=steps,
+        steps=steps,
+        worker=record.worker or "",
+        detail=f"{failure.code}: {failure.message}" if failure else "",
+    )
 
 
 def connect(url: str) -> Redis:

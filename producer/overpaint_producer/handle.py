@@ -11,7 +11,7 @@ from PIL import Image
 
 from overpaint_common.errors import BrokerUnavailable, NotFinished, ObjectNotFound, WaitTimeout
 from overpaint_common.ledger import Ledger
-from overpaint_common.live import Live, Progress
+from overpaint_common.live import Live, Progress, last_moment
 from overpaint_common.references import Reference
 from overpaint_common.result import Result
 from overpaint_common.seeds import new_attempt_id
@@ -49,7 +49,7 @@ class JobHandle:
             return moment
         record = self._ledger.record(self.id)
         if record is not None:
-            return _end(record)
+            return last_moment(record)
         if moment is not None and moment.state == "queued":
             return moment.model_copy(update={"detail": self._queued_detail()})
         self._ledger.request(self.id)
@@ -83,7 +83,7 @@ class JobHandle:
                 looked = time.monotonic()
                 record = self._ledger.record(self.id)
                 if record is not None:
-                    yield _end(record)
+                    yield last_moment(record)
                     return
 
     def wait(self, timeout: float | None = None) -> Result:
@@ -124,7 +124,7 @@ class JobHandle:
         if record.status == "cancelled":
             try:
                 self._live.ask_to_cancel(self.id)
-                self._live.report({self.id: [_end(record)]})
+                self._live.report({self.id: [last_moment(record)]})
             except BrokerUnavailable:
                 pass  # The record is the end; a worker finds it before it commits.
         return record
@@ -139,18 +139,6 @@ class JobHandle:
         except (BrokerUnavailable, ObjectNotFound):
             return ""
         return "" if served else f"no worker serves model {job.model!r} at the moment"
-
-
-def _end(record: Result) -> Progress:
-    failure = record.failure
-    steps = sum(p.effective_steps for variant in record.variants for p in variant.passes)
-    return Progress(
-        state=record.status,
-        step=steps,
-        steps=steps,
-        worker=record.worker or "",
-        detail=f"{failure.code}: {failure.message}" if failure else "",
-    )
 
 
 def _left(deadline: float | None) -> float:

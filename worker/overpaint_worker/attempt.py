@@ -23,7 +23,7 @@ from overpaint_common.errors import (
 from overpaint_common.fleet import ModelCard, settle, total_steps
 from overpaint_common.job import Job
 from overpaint_common.ledger import Request
-from overpaint_common.live import Progress
+from overpaint_common.live import Progress, last_moment
 from overpaint_common.references import Reference
 from overpaint_common.result import Failure, Result, ResultStatus, SourceInfo, StoredObject, VariantResult, WarningNote
 from overpaint_common.seeds import new_attempt_id
@@ -59,15 +59,7 @@ def run_job(runtime: Runtime, job_id: str) -> None:
         record = runtime.ledger.commit(result)
         log.info("job committed job=%s status=%s ours=%s", job_id, record.status, record.attempt == result.attempt)
     runtime.ledger.finish(request, record, runtime.objects)
-    failure = record.failure
-    runtime.reporter.post(
-        job_id,
-        Progress(
-            state=record.status,
-            worker=runtime.worker.name,
-            detail=f"{failure.code}: {failure.message}" if failure else "",
-        ),
-    )
+    runtime.reporter.post(job_id, last_moment(record))
 
 
 @dataclass(frozen=True, slots=True)

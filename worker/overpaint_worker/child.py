@@ -33,9 +33,7 @@ LIBRARIES = ("overpaint", "torch", "diffusers", "transformers", "accelerate", "c
 def main(loader_of: Callable[[Registry, str], Loader] | None = None) -> int:
     """Serve until told to stop; returns the exit status. `loader_of` replaces how models are loaded."""
     logging.basicConfig(
-        level=os.environ.get("OVERPAINT_LOG_LEVEL", "INFO"),
-        format="%(asctime)s %(levelname)s %(name)s %(threadName)s %(message)s",
-        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s %(name)s %(threadName)s %(message)s", stream=sys.stderr, level="INFO"
     )
     _end_with_parent()
     try:
@@ -50,6 +48,7 @@ def main(loader_of: Callable[[Registry, str], Loader] | None = None) -> int:
 
 def _serve(loader_of: Callable[[Registry, str], Loader]) -> int:
     settings = WorkerSettings.load()
+    logging.getLogger().setLevel(settings.log_level)
     registry = settings.open_registry()
     device = "cpu" if os.environ.get("OVERPAINT_DEVICE", "cpu") == "cpu" else "cuda"
     loader = loader_of(registry, device)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from importlib.util import find_spec
 
@@ -38,11 +37,6 @@ def worker(devices: str) -> None:
     from overpaint_worker.settings import WorkerSettings
     from overpaint_worker.supervisor import Supervisor
 
-    logging.basicConfig(
-        level=os.environ.get("OVERPAINT_LOG_LEVEL", "INFO"),
-        format="%(asctime)s %(levelname)s supervisor %(message)s",
-        stream=sys.stderr,
-    )
     try:
         _require_extra()
         settings = WorkerSettings.load()
@@ -52,6 +46,9 @@ def worker(devices: str) -> None:
     except OverpaintError as error:
         click.echo(f"error[{error.code}]: {error}", err=True)
         sys.exit(exits.CONFIG)
+    logging.basicConfig(
+        level=settings.log_level, format="%(asctime)s %(levelname)s supervisor %(message)s", stream=sys.stderr
+    )
     sys.exit(Supervisor(found, grace=settings.grace).run())
 
 

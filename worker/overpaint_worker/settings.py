@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -24,6 +24,8 @@ class WorkerSettings(AccessSettings):
     max_source_pixels: Annotated[int, Field(ge=1)] = 100_000_000
     cpu_threads: Annotated[int, Field(ge=0)] = 0
     """Threads that torch may use on the CPU; 0 leaves the choice to torch."""
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """Logs go to standard error."""
     accept_submissions: bool = True
     """Serve `overpaint.submit`, whole jobs sent as plain Celery messages."""
 

@@ -46,7 +46,7 @@ class S3Options:
     """None means what boto3's own configuration says."""
     addressing_style: Literal["auto", "path", "virtual"] = "auto"
     """Whether the bucket goes into the path or the host name; MinIO usually wants `path`."""
-    max_attempts: int = 4
+    max_attempts: int = 5
     """Tries per request, the first included; at least 1."""
     connect_timeout: float = 5.0
     """Seconds, per attempt."""

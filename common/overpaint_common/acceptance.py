@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from overpaint_common.errors import BrokerUnavailable, UnknownModel
+from overpaint_common.errors import BrokerUnavailable, ForbiddenReference, InvalidJob, UnknownModel
 from overpaint_common.fleet import ModelCard, settle
 from overpaint_common.job import Job
-from overpaint_common.ledger import Ledger, Request
+from overpaint_common.ledger import Held, Ledger
 from overpaint_common.live import Live, Progress
 from overpaint_common.result import Result
 from overpaint_common.tickets import Tickets
@@ -18,7 +18,6 @@ from overpaint_common.tickets import Tickets
 class Accepted:
     """A job that the ledger holds."""
 
-    request: Request
     record: Result | None
     """There when the same job had finished already."""
     not_queued: BrokerUnavailable | None
@@ -39,20 +38,31 @@ class Acceptance:
         Raises InvalidJob or ForbiddenReference for what the fleet would refuse, IdempotencyConflict, and
         StorageUnavailable while the ledger cannot be written: then nothing was promised and submitting again is safe.
         """
+        job.check_size()
+        digest, not_queued = job.digest(), None
         try:
-            card = find_model(self._live.models(), job.model)
-        except BrokerUnavailable:
-            card = None
-        held = self._ledger.accept(settle(job, card), job.digest(), datetime.now(UTC))
-        not_queued = None
-        if held.record is None:
-            try:
-                if held.created or self._live.progress(job.id) is None:
-                    self._live.report({job.id: [Progress(state="queued")]})
-                self._tickets.send(held.request.job)
-            except BrokerUnavailable as error:
-                not_queued = error
-        return Accepted(held.request, held.record, not_queued)
+            settled = settle(job, find_model(self._live.models(), job.model))
+        except BrokerUnavailable as error:
+            settled, not_queued = settle(job, None), error
+        except (InvalidJob, ForbiddenReference):
+            # What was accepted once stays accepted, also where the fleet has changed since.
+            if not self._ledger.holds(job.id, digest):
+                raise
+            settled = job
+        held = self._ledger.accept(settled, digest, datetime.now(UTC))
+        if held.record is None and not_queued is None:
+            not_queued = self._queue(held)
+        return Accepted(held.record, not_queued if held.record is None else None)
+
+    def _queue(self, held: Held) -> BrokerUnavailable | None:
+        job = held.request.job
+        try:
+            if held.created or self._live.progress(job.id) is None:
+                self._live.report({job.id: [Progress(state="queued")]})
+            self._tickets.send(job)
+        except BrokerUnavailable as error:
+            return error
+        return None
 
 
 def find_model(cards: dict[str, ModelCard], name: str) -> ModelCard | None:

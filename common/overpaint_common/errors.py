@@ -15,6 +15,7 @@
     |   |-- ObjectTooLarge            larger than the reader's limit
     |   |-- StorageDenied             the store refused the credentials
     |   |-- StorageFull               no space left
+    |   |-- LedgerUnreadable          a document of the ledger that this version does not understand
     |   `-- StorageUnavailable        down, slow, or its answer was lost
     |-- BrokerUnavailable             Redis is down
     |-- SourceError                   the source object is no usable picture
@@ -24,7 +25,8 @@
     |   |-- SourceTooLarge            more pixels or bytes than allowed
     |   `-- SourceAnimated            several frames where one picture is wanted
     |-- EngineError
-    |   |-- ModelLoadFailed
+    |   |-- ModelLoadFailed           the registry entry or its files are wrong
+    |   |   `-- ModelUnreachable      its repository cannot be reached
     |   |-- PipelineFailed            the pipeline raised
     |   |-- DeviceOutOfMemory
     |   `-- EngineDied                the engine thread is gone; the job goes back
@@ -106,6 +108,10 @@ class StorageFull(StorageError):
     retryable = True
 
 
+class LedgerUnreadable(StorageError):
+    code = "ledger_unreadable"
+
+
 class StorageUnavailable(StorageError):
     code = "storage_unavailable"
     retryable = True
@@ -146,6 +152,11 @@ class EngineError(OverpaintError):
 
 class ModelLoadFailed(EngineError):
     code = "model_load_failed"
+
+
+class ModelUnreachable(ModelLoadFailed):
+    code = "model_unreachable"
+    retryable = True
 
 
 class PipelineFailed(EngineError):

@@ -57,7 +57,7 @@ def settle(job: Job, card: ModelCard | None) -> Job:
     if job.deadline is not None:
         raise NotServed(f"deadline {job.deadline.isoformat()}: deadlines are not served by this fleet; leave it out")
     if job.webhook is not None:
-        raise NotServed(f"webhook {job.webhook}: webhooks are not served by this fleet; leave it out and wait instead")
+        raise NotServed("webhook: webhooks are not served by this fleet; leave it out and wait instead")
     seeds = seeds_of_passes(job.base_seed, [getattr(p, "seed", None) for p in job.passes], job.variants)
     passes = tuple(
         _settle_pass(p, seed, card, index) for index, (p, seed) in enumerate(zip(job.passes, seeds, strict=True))
@@ -94,7 +94,7 @@ def _settle_pass(p: Pass, seed: int, card: ModelCard | None, index: int) -> Pass
     steps = settled.steps or card.default_steps
     if steps > card.max_steps:
         raise NotServed(f"pass {index}: steps {steps}: model {card.name!r} takes at most {card.max_steps}")
-    check_strength(card.steps_rule, steps, settled.strength, where=f"pass {index}")
+    check_strength(card.steps_rule, steps, settled.strength, where=f"pass {index}", max_steps=card.max_steps)
     guidance = card.default_guidance_scale if settled.guidance_scale is None else settled.guidance_scale
     return settled.model_copy(update={"steps": steps, "guidance_scale": guidance})
 

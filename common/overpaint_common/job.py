@@ -76,12 +76,15 @@ class Job(Frozen):
     @classmethod
     def parse(cls, body: bytes | str) -> Self:
         """Read a job from JSON; raises InvalidJob naming every field that is wrong."""
-        if len(body) > MAX_JOB_BYTES:
-            raise InvalidJob(f"the job is {len(body)} bytes of JSON; the limit is {MAX_JOB_BYTES}: shorten its prompts")
+        _check_size(len(body.encode() if isinstance(body, str) else body))
         try:
             return cls.model_validate_json(body)
         except ValidationError as error:
             raise InvalidJob(explain(error)) from None
+
+    def check_size(self) -> None:
+        """Raises InvalidJob for a job whose JSON is too large to be passed around."""
+        _check_size(len(self.model_dump_json().encode()))
 
     def digest(self) -> str:
         """Hex sha256 of the body as the caller gave it, the id left out.
@@ -96,8 +99,17 @@ class Job(Frozen):
         return seed_of_job(self.id) if self.seed is None else self.seed
 
 
+def _check_size(size: int) -> None:
+    if size > MAX_JOB_BYTES:
+        raise InvalidJob(f"the job is {size} bytes of JSON; the limit is {MAX_JOB_BYTES}: shorten its prompts")
+
+
+SECRET_FIELDS = frozenset({"webhook", "redis_url"})
+"""Fields whose values are never repeated in a message: they may hold passwords and tokens."""
+
+
 def explain(error: ValidationError) -> str:
-    """One line for each wrong field: where, what was given, what is wanted."""
+    """What is wrong with each field, on one line: where, what was given, what is wanted."""
     lines = []
     for detail in error.errors(include_url=False):
         where = ".".join(str(part) for part in detail["loc"]) or "job"
@@ -106,6 +118,10 @@ def explain(error: ValidationError) -> str:
             continue
         given = repr(detail.get("input"))
         shown = given if len(given) <= 80 else f"{given[:60]}... ({len(given)} characters)"
-        missing = detail["type"] == "missing"
-        lines.append(f"{where}: required" if missing else f"{where}: {detail['msg']} (given: {shown})")
+        if detail["type"] == "missing":
+            lines.append(f"{where}: required")
+        elif SECRET_FIELDS & set(detail["loc"]):
+            lines.append(f"{where}: {detail['msg']}")
+        else:
+            lines.append(f"{where}: {detail['msg']} (given: {shown})")
     return "; ".join(lines)

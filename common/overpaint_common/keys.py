@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from overpaint_common.job import Job, JobId, Priority
 from overpaint_common.references import Reference
+
+_PICTURE = re.compile(r"\d+-[0-9a-f]{12}\.(png|jpeg|webp)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,11 @@ def job_prefix(job: Job) -> Reference:
 def picture(job: Job, variant: int, attempt: str) -> Reference:
     """The key names the attempt, so that two attempts never write the same object."""
     return job_prefix(job).join(f"{variant}-{attempt}.{job.output.format}")
+
+
+def is_picture(name: str) -> bool:
+    """Whether `name`, relative to a job's prefix, is one that `picture` gives; its owner may keep others there."""
+    return _PICTURE.fullmatch(name) is not None
 
 
 def result_copy(job: Job) -> Reference:

@@ -7,19 +7,20 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, TypeVar
 
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, ValidationError
 
 from overpaint_common.errors import (
     ForbiddenReference,
     IdempotencyConflict,
+    LedgerUnreadable,
     ObjectExists,
     ObjectNotFound,
-    StorageDenied,
+    StorageError,
     StorageUnavailable,
 )
 from overpaint_common.frozen import Frozen
-from overpaint_common.job import Job, JobId
-from overpaint_common.keys import LedgerKeys, job_prefix, result_copy
+from overpaint_common.job import Job, JobId, explain
+from overpaint_common.keys import LedgerKeys, is_picture, job_prefix, result_copy
 from overpaint_common.references import Reference
 from overpaint_common.result import Result
 from overpaint_common.storage import ObjectStore
@@ -83,6 +84,17 @@ class Ledger:
             self._store.put(marker, b"", content_type="text/plain")
         return Held(request, created, record)
 
+    def check(self) -> None:
+        """Raises ObjectNotFound where the ledger's bucket does not exist, or what the store raises if it is down."""
+        next(self._store.list(self.keys.root), None)
+
+    def holds(self, job_id: JobId, digest: str) -> bool:
+        """Whether this very body was accepted before under this id."""
+        try:
+            return self.request(job_id).digest == digest
+        except ObjectNotFound:
+            return False
+
     def request(self, job_id: JobId) -> Request:
         """The accepted job; raises ObjectNotFound if there is none of that id."""
         try:
@@ -91,9 +103,9 @@ class Ledger:
             raise ObjectNotFound(f"no job {job_id} in the ledger; check the id, and that it has not expired") from None
 
     def record(self, job_id: JobId) -> Result | None:
-        """The record, or None while the job is not finished."""
+        """The record, or None while the job is not finished. Fields that a newer version added are left out."""
         try:
-            return self._read(self.keys.record(job_id), Result)
+            return self._read(self.keys.record(job_id), Result, newer=True)
         except ObjectNotFound:
             return None
 
@@ -108,7 +120,7 @@ class Ledger:
             self._put_once(key, result)
             return result
         except ObjectExists:
-            return self._read(key, Result)
+            return self._read(key, Result, newer=True)
         except StorageUnavailable:
             written = self.record(result.job_id)
             if written is None:
@@ -118,20 +130,26 @@ class Ledger:
     def finish(self, request: Request, record: Result, outputs: ObjectStore) -> None:
         """What follows a commit, in an order that can be repeated from the start after any interruption.
 
-        Copy the record, delete what it does not name, hand over the webhook, delete the marker. The caller
-        acknowledges its ticket afterwards. An output place that may not be written is skipped: the record already
-        says why.
+        Copy the record, delete the pictures that it does not name, hand over the webhook, delete the marker. The
+        caller acknowledges its ticket afterwards. An output place that refuses is skipped: the job has ended, and
+        only its owner's copy is missing.
         """
         job = request.job
         try:
             outputs.put(result_copy(job), _json(record), content_type=JSON)
-            named = {output.uri for output in record.outputs} | {str(result_copy(job))}
-            for info in list(outputs.list(job_prefix(job))):
-                if str(info.reference) not in named:
-                    outputs.delete(info.reference)
-        except (ForbiddenReference, StorageDenied, ObjectNotFound) as error:
-            log.warning("output place not writable job=%s: %s", job.id, error)
+            self._sweep(job, record, outputs)
+        except StorageUnavailable:
+            raise
+        except (ForbiddenReference, StorageError) as error:
+            log.warning("output place refused job=%s: %s", job.id, error)
         self._store.delete(self.keys.marker(job.priority, job.model, job.id))
+
+    def _sweep(self, job: Job, record: Result, outputs: ObjectStore) -> None:
+        prefix = job_prefix(job)
+        named = {output.uri for output in record.outputs}
+        for info in list(outputs.list(prefix)):
+            if str(info.reference) not in named and is_picture(info.reference.key.removeprefix(prefix.key)):
+                outputs.delete(info.reference)
 
     def bury(self, kind: str, name: str, body: bytes) -> None:
         """Keep something that could not be accepted."""
@@ -140,8 +158,14 @@ class Ledger:
     def _put_once(self, key: Reference, document: Frozen) -> None:
         self._store.put(key, _json(document), content_type=JSON, if_absent=True)
 
-    def _read(self, key: Reference, kind: type[_Document]) -> _Document:
-        return kind.model_validate_json(self._store.read(key, limit=MAX_LEDGER_BYTES))
+    def _read(self, key: Reference, kind: type[_Document], *, newer: bool = False) -> _Document:
+        data = self._store.read(key, limit=MAX_LEDGER_BYTES)
+        try:
+            return kind.model_validate_json(data, extra="ignore" if newer else "forbid")
+        except ValidationError as error:
+            raise LedgerUnreadable(
+                f"{key} is not understood: {explain(error)}; a newer version may have written it: upgrade this one"
+            ) from None
 
 
 def _json(document: Frozen) -> bytes:

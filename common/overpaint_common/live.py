@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal, cast
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from pydantic import ValidationError
 from redis import Redis
-from redis.backoff import ExponentialBackoff
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
@@ -51,6 +53,15 @@ class Progress(Frozen):
         return self.state in FINAL_STATES
 
 
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """How often a job was begun, as far as Redis remembers."""
+
+    started: int
+    outages: int
+    """Of those, how many were lost to an outage of storage or Redis."""
+
+
 def last_moment(record: Result) -> Progress:
     """What a finished job's progress ends with."""
     failure = record.failure
@@ -64,16 +75,18 @@ def last_moment(record: Result) -> Progress:
     )
 
 
-def connect(url: str) -> Redis:
-    """A client that gives up on a dead Redis within seconds; no connection is made yet."""
+def connect(url: str, *, patience: float = 15.0) -> Redis:
+    """A client that gives up on a silent Redis after about `patience` seconds; no connection is made yet."""
     return Redis.from_url(
         url,
         decode_responses=True,
-        socket_timeout=15,
-        socket_connect_timeout=5,
+        protocol=2,
+        socket_timeout=patience,
+        socket_connect_timeout=min(patience, 5.0),
         socket_keepalive=True,
         health_check_interval=15,
-        retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), 2),
+        # One more try at once, for a pooled connection that a restart of Redis has closed.
+        retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
     )
 
 
@@ -94,7 +107,7 @@ class Live:
         """Every model that a worker has announced, by name."""
         with _broker_errors():
             cards: Mapping[str, str] = self._redis.hgetall(wire.MODELS_KEY)
-        return {name: card for name, text in cards.items() if (card := _card(text)) is not None}
+        return {name: ModelCard.model_validate_json(text, extra="ignore") for name, text in cards.items()}
 
     def workers(self) -> list[WorkerCard]:
         """The workers that are alive."""
@@ -102,7 +115,7 @@ class Live:
             now = self._redis.time()[0]
             names = self._redis.zrangebyscore(wire.FLEET_KEY, now - WORKER_TTL, "+inf")
             texts = self._redis.mget([wire.worker_key(name) for name in names]) if names else []
-        return [WorkerCard.model_validate_json(text) for text in texts if text]
+        return [WorkerCard.model_validate_json(text, extra="ignore") for text in texts if text]
 
     def announce(self, worker: WorkerCard, cards: list[ModelCard]) -> None:
         """Say that a worker is alive and what it serves; to be repeated well within WORKER_TTL."""
@@ -123,13 +136,22 @@ class Live:
             pipe.zrem(wire.FLEET_KEY, worker)
             pipe.execute()
 
-    def count_attempt(self, job_id: str) -> int:
-        """Count one more attempt and return how many there are; starts again at 1 after Redis lost its data."""
+    def count_attempt(self, job_id: str) -> Attempts:
+        """Count one more attempt and return the counts; they start again after Redis lost its data."""
+        return self._count(job_id, "started")
+
+    def count_outage(self, job_id: str) -> Attempts:
+        """Say that the attempt just made was lost to an outage rather than to the job."""
+        return self._count(job_id, "outages")
+
+    def _count(self, job_id: str, what: str) -> Attempts:
         with _broker_errors():
             pipe = self._redis.pipeline()
-            pipe.incr(wire.attempts_key(job_id))
+            pipe.hincrby(wire.attempts_key(job_id), what, 1)
+            pipe.hgetall(wire.attempts_key(job_id))
             pipe.expire(wire.attempts_key(job_id), 7 * STATUS_TTL)
-            return int(pipe.execute()[0])
+            counts = pipe.execute()[1]
+        return Attempts(int(counts.get("started", 0)), int(counts.get("outages", 0)))
 
     def report(self, updates: Mapping[str, list[Progress]]) -> set[str]:
         """Publish each job's new moments in order, and return the jobs of them that somebody asked to cancel."""
@@ -171,16 +193,9 @@ class Live:
         """
         with _broker_errors():
             reply = self._redis.xread({wire.events_key(job_id): after}, block=max(1, int(block * 1000)))
-        streams = list(reply.items()) if isinstance(reply, dict) else list(reply or [])
-        entries = [entry for _, batch in streams for entry in _flat(batch)]
+        entries = [entry for _, batch in reply or [] for entry in batch]
         moments = [moment for _, fields in entries if (moment := _moment(fields)) is not None]
         return (entries[-1][0] if entries else after), moments
-
-
-def _flat(batch: list[Any]) -> list[tuple[str, dict[str, str]]]:
-    # RESP3 nests the entries of one stream once more than RESP2 does.
-    nested = bool(batch) and isinstance(batch[0], list) and (not batch[0] or not isinstance(batch[0][0], str))
-    return cast("list[tuple[str, dict[str, str]]]", [entry for part in batch for entry in part] if nested else batch)
 
 
 def _fields(moment: Progress) -> dict[str, str | int]:
@@ -194,14 +209,6 @@ def _moment(fields: Mapping[str, str]) -> Progress | None:
             if fields
             else None
         )
-    except ValidationError:
-        return None
-
-
-def _card(text: str) -> ModelCard | None:
-    # A card written by a newer version may hold fields that this one does not know; such a model is skipped.
-    try:
-        return ModelCard.model_validate_json(text)
     except ValidationError:
         return None
 

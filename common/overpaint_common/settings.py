@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from redis import Redis
 
 from overpaint_common.errors import SettingsError
 from overpaint_common.job import explain
@@ -34,6 +35,18 @@ class Settings(BaseSettings):
     s3_read_timeout: Annotated[float, Field(gt=0)] = 30
     """Seconds."""
     s3_max_connections: Annotated[int, Field(ge=1)] = 32
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_url(cls, value: SecretStr) -> SecretStr:
+        try:
+            Redis.from_url(value.get_secret_value())  # Parses; nothing is connected yet.
+        except ValueError:
+            raise ValueError(
+                "not a Redis URL; write redis://[user:password@]host:port/database, or rediss:// for TLS, with special "
+                "characters of the password percent-encoded"
+            ) from None
+        return value
 
     @classmethod
     def load(cls, **given: Any) -> Self:

@@ -22,12 +22,15 @@ def effective_steps(rule: StepsRule, steps: int, strength: float) -> int:
     return steps - int(max(steps - min(steps * strength, steps), 0))
 
 
-def check_strength(rule: StepsRule, steps: int, strength: float, *, where: str) -> int:
-    """The effective steps, or StrengthTooSmall naming the smallest `steps` that works. Strength 0 is always fine."""
+def check_strength(rule: StepsRule, steps: int, strength: float, *, where: str, max_steps: int = 1000) -> int:
+    """The effective steps, or StrengthTooSmall naming the smallest `steps` that works. Strength 0 is always fine.
+
+    `max_steps` is the most that the model takes.
+    """
     running = effective_steps(rule, steps, strength)
     if running > 0 or strength == 0:
         return running
-    enough = next((n for n in range(steps + 1, 1001) if effective_steps(rule, n, strength) > 0), None)
+    enough = next((n for n in range(steps + 1, max_steps + 1) if effective_steps(rule, n, strength) > 0), None)
     remedy = f"use steps >= {enough}" if enough else "raise the strength"
     raise StrengthTooSmall(
         f"{where}: strength {strength} of {steps} steps leaves no step to run; {remedy}, or strength 0"

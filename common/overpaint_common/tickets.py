@@ -20,6 +20,8 @@ def client_app(redis_url: str) -> Celery:
     app.conf.update(wire.celery_settings(redis_url))
     app.conf.broker_transport_options = {
         **app.conf.broker_transport_options,
+        "socket_timeout": 3,
+        "socket_connect_timeout": 3,
         "max_retries": 1,
         "interval_start": 0,
         "interval_step": 0.1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterable
 from typing import Any
 
@@ -46,7 +47,7 @@ def events_key(job_id: str) -> str:
 
 
 def attempts_key(job_id: str) -> str:
-    """Counter: attempts started."""
+    """Hash: attempts started, and how many of them an outage cost."""
     return f"overpaint:attempts:{job_id}"
 
 
@@ -58,10 +59,13 @@ def worker_key(name: str) -> str:
 def celery_settings(redis_url: str) -> dict[str, Any]:
     """Settings for producers and workers alike.
 
-    There is no result backend: an unreachable one leaks a slot for every job that ends meanwhile. The visibility
-    timeout is longer than any job, since Celery starts a job again when it is exceeded.
+    There is no result backend: an unreachable one leaks a slot for every job that ends meanwhile. Celery starts a job
+    again that takes longer than the visibility timeout, so two hours stand for "longer than a job".
     """
+    # kombu does not verify the server's certificate unless it is told to.
+    tls = {"broker_use_ssl": {"ssl_cert_reqs": ssl.CERT_REQUIRED}} if redis_url.startswith("rediss://") else {}
     return {
+        **tls,
         "broker_url": redis_url,
         "result_backend": None,
         "task_ignore_result": True,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from overpaint_common.live import Progress
     from overpaint_common.passes import Edit, Img2Img, Inpaint, MatchColor, Upscale
     from overpaint_common.result import Result
-    from overpaint_producer.handle import JobHandle, JobStatus
+    from overpaint_producer.handle import JobHandle
     from overpaint_producer.producer import NotQueued, Producer
 
 __all__ = [
@@ -22,7 +22,6 @@ __all__ = [
     "Inpaint",
     "Job",
     "JobHandle",
-    "JobStatus",
     "MatchColor",
     "NotQueued",
     "Output",
@@ -40,7 +39,7 @@ _HOMES = {
     "overpaint_common.live": ("Progress",),
     "overpaint_common.passes": ("Edit", "Img2Img", "Inpaint", "MatchColor", "Upscale"),
     "overpaint_common.result": ("Result",),
-    "overpaint_producer.handle": ("JobHandle", "JobStatus"),
+    "overpaint_producer.handle": ("JobHandle",),
     "overpaint_producer.producer": ("NotQueued", "Producer"),
 }
 

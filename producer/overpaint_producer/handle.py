@@ -17,8 +17,6 @@ from overpaint_common.result import Result
 from overpaint_common.seeds import new_attempt_id
 from overpaint_common.storage import ObjectStore
 
-JobStatus = Progress
-
 MAX_PICTURE_BYTES = 1 << 30
 LEDGER_EVERY = 2.0
 """Seconds between two looks at the ledger while waiting: the events of Redis are quicker, but may be lost."""
@@ -36,24 +34,22 @@ class JobHandle:
     def __repr__(self) -> str:
         return f"JobHandle({self.id!r})"
 
-    def status(self) -> JobStatus:
+    def status(self) -> Progress:
         """Where the job is now. While Redis is down or knows nothing, the ledger answers.
 
         Raises ObjectNotFound if no such job was accepted.
         """
+        record = self._ledger.record(self.id)
+        if record is not None:
+            return last_moment(record)
         try:
             moment = self._live.progress(self.id)
         except BrokerUnavailable:
             moment = None
-        if moment is not None and not moment.finished and moment.state != "queued":
-            return moment
-        record = self._ledger.record(self.id)
-        if record is not None:
-            return last_moment(record)
-        if moment is not None and moment.state == "queued":
-            return moment.model_copy(update={"detail": self._queued_detail()})
-        self._ledger.request(self.id)
-        return Progress(state="accepted", detail="in the ledger; Redis does not know of a ticket for it")
+        if moment is None:
+            self._ledger.request(self.id)
+            return Progress(state="accepted", detail="in the ledger; Redis does not know of a ticket for it")
+        return moment.model_copy(update={"detail": self._queued_detail()}) if moment.state == "queued" else moment
 
     def progress(self, timeout: float | None = None) -> Iterator[Progress]:
         """Yield every moment of the job as it happens, ending with the final one.

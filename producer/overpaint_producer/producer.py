@@ -18,6 +18,9 @@ from overpaint_common.storage import ObjectStore
 from overpaint_common.tickets import Tickets, client_app
 from overpaint_producer.handle import JobHandle
 
+PATIENCE = 3.0
+"""Seconds that a submission waits for a silent Redis before it does without."""
+
 
 class NotQueued(BrokerUnavailable):
     """The job is accepted and safe in the ledger, but Redis took no ticket, so no worker knows of it yet.
@@ -40,7 +43,7 @@ class Producer:
         redis_url = self.settings.redis_url.get_secret_value()
         self.store: ObjectStore = self.settings.open_store()
         self.ledger = Ledger(self.store, self.settings.ledger_root)
-        self.live = Live(connect(redis_url))
+        self.live = Live(connect(redis_url, patience=PATIENCE))
         self._tickets = Tickets(client_app(redis_url))
         self._acceptance = Acceptance(self.ledger, self.live, self._tickets)
 
@@ -130,7 +133,13 @@ class Producer:
         self.close()
 
     def _only_model(self) -> str:
-        names = sorted(self.live.models())
+        try:
+            served = {model for worker in self.live.workers() for model in worker.models}
+            names = sorted(served or self.live.models())
+        except BrokerUnavailable as error:
+            raise BrokerUnavailable(
+                f"nothing was accepted: name a model with model=..., or wait until the workers can be asked; {error}"
+            ) from error
         if len(names) != 1:
             known = ", ".join(names) or "none yet; start a worker"
             raise UnknownModel(f"name a model with model=...: the fleet announces {known}")

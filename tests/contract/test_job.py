@@ -43,7 +43,7 @@ CARD = ModelCard(
 
 
 def job(**changes: Any) -> Job:
-    return Job.parse(json.dumps({**BODY, **changes}))
+    return Job.parse(json.dumps({**BODY, **changes}, ensure_ascii=False))
 
 
 def test_a_job_survives_its_own_json() -> None:
@@ -106,6 +106,20 @@ def test_a_huge_body_is_refused_before_it_is_parsed() -> None:
         Job.parse(b"[" * (MAX_JOB_BYTES + 1))
 
 
+def test_a_job_is_measured_as_it_is_sent() -> None:
+    """Given a job whose JSON fits in UTF-8 but not escaped, when measured, then it is accepted."""
+    fitting = job(passes=[{"op": "img2img", "prompt": "\u732b" * 9000}] * 8)
+    fitting.check_size()
+    with pytest.raises(InvalidJob, match=str(MAX_JOB_BYTES)):
+        fitting.model_copy(update={"passes": fitting.passes * 2}).check_size()
+
+
+def test_a_remedy_is_never_more_than_the_model_takes() -> None:
+    """Given a strength that only more steps than allowed would serve, when refused, then another remedy is named."""
+    with pytest.raises(StrengthTooSmall, match="raise the strength"):
+        settle(job(passes=[{"op": "img2img", "strength": 0.002}]), CARD)
+
+
 def test_settling_fills_every_default_and_is_final() -> None:
     """Given a bare job, when it is settled, then nothing is left open, and settling again changes nothing."""
     settled = settle(job(), CARD)
@@ -134,7 +148,7 @@ def test_settling_without_a_fleet_still_settles_the_seeds() -> None:
         ({"prepare": {"size": 2048}}, "at most 1024"),
         ({"passes": [{"op": "match_color"}]}, "not served by this fleet"),
         ({"deadline": "2030-01-01T00:00:00Z"}, "deadlines are not served"),
-        ({"webhook": "https://example.com/done"}, "webhooks are not served"),
+        ({"webhook": "https://example.com/done"}, "^webhook: webhooks are not served"),
     ],
 )
 def test_what_the_fleet_does_not_serve_is_refused(changes: dict[str, Any], says: str) -> None:

@@ -18,7 +18,7 @@ from PIL import Image
 from overpaint_common.live import Live, connect
 from overpaint_common.references import Reference
 from overpaint_common.settings import Settings
-from overpaint_producer import Producer
+from overpaint_producer import Img2Img, Job, Output, Producer
 from overpaint_producer.local.redis import EmbeddedRedis
 from tests.support.faulty_http import FaultyProxy
 from tests.support.s3 import S3Server
@@ -46,6 +46,18 @@ def eventually(condition: Callable[[], bool], what: str, seconds: float = 30.0) 
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
         time.sleep(0.05)
+
+
+def job(stack: Stack, **changes: object) -> Job:
+    """A small job on the embedded model; `changes` are fields of Job."""
+    fields = {
+        "source": stack.put("scene.png", encoded(picture())),
+        "model": "overpaint-mini",
+        "passes": (Img2Img(prompt="a blue square", steps=4),),
+        "output": Output(prefix=stack.output),
+        **changes,
+    }
+    return Job.model_validate(fields)
 
 
 @dataclass

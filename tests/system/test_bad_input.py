@@ -68,7 +68,7 @@ def test_an_unusable_source_fails_with_its_own_code(
     assert (record.failure.code, record.failure.retryable) == (code, False)
     assert says in record.failure.message
     assert (record.attempts, record.outputs) == (1, ())
-    assert serving.keys("out", record.job_id) == ["result.json"]
+    eventually(lambda: serving.keys("out", record.job_id) == ["result.json"], "the owner's copy")
 
 
 def sixteen_bit() -> bytes:

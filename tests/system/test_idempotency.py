@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from overpaint_common.errors import (
+    ForbiddenReference,
     IdempotencyConflict,
     JobCancelled,
     NotFinished,
@@ -12,19 +15,8 @@ from overpaint_common.errors import (
     WaitTimeout,
 )
 from overpaint_common.live import connect
-from overpaint_producer import Img2Img, Job, Output, Producer
-from tests.support.stack import Stack, encoded, eventually, picture
-
-
-def job(stack: Stack, **changes: object) -> Job:
-    fields = {
-        "source": stack.put("scene.png", encoded(picture())),
-        "model": "overpaint-mini",
-        "passes": (Img2Img(prompt="a blue square", steps=4),),
-        "output": Output(prefix=stack.output),
-        **changes,
-    }
-    return Job.model_validate(fields)
+from overpaint_producer import Img2Img, Producer
+from tests.support.stack import Stack, eventually, job
 
 
 def test_the_same_key_and_body_give_the_first_job_back(serving: Stack, producer: Producer) -> None:
@@ -105,3 +97,38 @@ def test_what_is_not_there_is_said_plainly(idle: Stack) -> None:
             handle.result()
         with pytest.raises(WaitTimeout, match="goes on"):
             handle.wait(timeout=0.3)
+
+
+def test_a_job_once_accepted_stays_accepted_when_the_fleet_changes(serving: Stack, producer: Producer) -> None:
+    """Given a finished job, when the fleet would refuse it today, then the same key still gives its handle."""
+    body = job(serving)
+    first = producer.submit(body, idempotency_key="order-3")
+    record = first.wait(timeout=60)
+    card = producer.live.models()["overpaint-mini"]
+    narrower = card.model_copy(update={"reads": ()})
+    with connect(serving.redis.url) as redis:
+        redis.hset("overpaint:models", "overpaint-mini", narrower.model_dump_json())
+        try:
+            assert producer.submit(body, idempotency_key="order-3").result() == record
+            with pytest.raises(ForbiddenReference):
+                producer.submit(body, idempotency_key="order-4")
+        finally:
+            redis.hset("overpaint:models", "overpaint-mini", card.model_dump_json())
+
+
+def test_what_a_newer_version_added_does_no_harm(serving: Stack, producer: Producer) -> None:
+    """Given a record and cards with fields of a newer version, when they are read, then the known fields are there."""
+    handle = producer.submit(job(serving))
+    handle.wait(timeout=60)
+    with connect(serving.redis.url) as redis:
+        (name,) = [worker.name for worker in producer.live.workers()]
+        card = json.loads(redis.get(f"overpaint:worker:{name}"))
+        redis.set(f"overpaint:worker:{name}", json.dumps({**card, "shoe_size": 44}), ex=15)
+    key = serving.at("ledger", "jobs", handle.id, "record.json")
+    record = json.loads(serving.body(str(key)))
+    serving.server.client.put_object(
+        Bucket=key.bucket, Key=key.key, Body=json.dumps({**record, "mood": "good"}).encode()
+    )
+
+    assert [worker.name for worker in producer.live.workers()] == [name]
+    assert handle.result().status == "succeeded"

@@ -188,6 +188,7 @@ def test_a_whole_job_may_come_as_a_plain_celery_message(serving: Stack, producer
         app.send_task("overpaint.submit", args=[body], queue="overpaint.submit")
         for wrong in ({"variants": 99}, {"source": str(serving.at("secret", "a.png"))}):
             app.send_task("overpaint.submit", args=[{**body, "id": "refused-1", **wrong}], queue="overpaint.submit")
+        app.send_task("overpaint.submit", args=["no", "object"], queue="overpaint.submit", task_id="../x")
         unnamed = {name: value for name, value in body.items() if name != "id"}
         sent = app.send_task("overpaint.submit", args=[unnamed], queue="overpaint.submit")
 
@@ -195,11 +196,11 @@ def test_a_whole_job_may_come_as_a_plain_celery_message(serving: Stack, producer
     assert producer.handle(job_id).wait(timeout=60).status == "succeeded"
     eventually(lambda: bool(serving.keys("ledger", "jobs", sent.id)), "job without an id accepted under the message's")
     assert producer.handle(sent.id).wait(timeout=60).status == "succeeded"
-    eventually(lambda: len(serving.keys("ledger", "dead", "submissions")) == 2, "refused jobs kept")
+    eventually(lambda: len(serving.keys("ledger", "dead", "submissions")) == 3, "refused jobs kept")
     letters = [
         serving.at("ledger", "dead", "submissions", key) for key in serving.keys("ledger", "dead", "submissions")
     ]
     codes = {kept["code"]: kept for kept in (json.loads(serving.body(str(letter))) for letter in letters)}
     assert set(codes) == {"invalid_job", "forbidden_reference"}
-    assert codes["invalid_job"]["body"]["variants"] == 99
+    assert codes["invalid_job"]["arguments"][0]["variants"] == 99
     assert "variants" in codes["invalid_job"]["error"]

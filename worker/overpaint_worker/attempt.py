@@ -18,12 +18,14 @@ from overpaint_common.errors import (
     ObjectTooLarge,
     OverpaintError,
     SourceTooLarge,
+    StorageError,
+    StorageUnavailable,
     UnknownModel,
 )
 from overpaint_common.fleet import ModelCard, settle, total_steps
 from overpaint_common.job import Job
 from overpaint_common.ledger import Request
-from overpaint_common.live import Progress, last_moment
+from overpaint_common.live import Attempts, Progress, last_moment
 from overpaint_common.references import Reference
 from overpaint_common.result import Failure, Result, ResultStatus, SourceInfo, StoredObject, VariantResult, WarningNote
 from overpaint_common.seeds import new_attempt_id
@@ -33,7 +35,8 @@ from overpaint_worker.imaging.decode import Source, decode
 from overpaint_worker.imaging.fit import Fitted, fit
 from overpaint_worker.operations.passes import Outcome, is_passthrough, run_passes
 from overpaint_worker.operations.tracker import Tracker
-from overpaint_worker.retry import gives_up
+from overpaint_worker.patience import insist
+from overpaint_worker.retry import gives_up, is_outage
 from overpaint_worker.runtime import Runtime
 from overpaint_worker.stopwatch import Stopwatch
 
@@ -42,24 +45,32 @@ log = logging.getLogger(__name__)
 FAR_FROM_NATIVE = 2.5
 """Pixel counts beyond this factor of the model's native one, either way, are warned of."""
 
+UPLOAD_PATIENCE = 60.0
+"""Seconds to go on trying to store a painted picture before the job is painted again."""
+
+COMMIT_PATIENCE = 600.0
+"""Seconds to go on trying to write the record of a job that is done."""
+
 SPOOL_BYTES = 16 * 1024 * 1024
 """A source larger than this waits on disk while it is downloaded."""
 
 
-def run_job(runtime: Runtime, job_id: str) -> None:
+def run_job(runtime: Runtime, request: Request) -> None:
     """Bring one job to its end, or raise the error for which it is to be tried again.
 
     A job that is finished already costs one look at its record; what its end left undone is completed.
     """
-    request = runtime.ledger.request(job_id)
+    job_id = request.job.id
     record = runtime.ledger.record(job_id)
     if record is None:
-        attempt = Attempt(runtime, request, new_attempt_id(), runtime.live.count_attempt(job_id))
-        result = attempt.run()
-        record = runtime.ledger.commit(result)
+        result = Attempt(runtime, request, new_attempt_id(), runtime.live.count_attempt(job_id)).run()
+        # The pictures are stored: to wait for the ledger is cheaper than to paint them again.
+        record = insist(
+            lambda: runtime.ledger.commit(result), on=StorageError, seconds=COMMIT_PATIENCE, leaving=runtime.draining
+        )
         log.info("job committed job=%s status=%s ours=%s", job_id, record.status, record.attempt == result.attempt)
-    runtime.ledger.finish(request, record, runtime.objects)
     runtime.reporter.post(job_id, last_moment(record))
+    runtime.ledger.finish(request, record, runtime.objects)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +95,11 @@ class Fetched:
 class Attempt:
     """One try at one job, under a random id that names everything it writes."""
 
-    def __init__(self, runtime: Runtime, request: Request, attempt: str, number: int) -> None:
+    def __init__(self, runtime: Runtime, request: Request, attempt: str, attempts: Attempts) -> None:
         self._runtime = runtime
         self._request = request
         self._id = attempt
-        self._number = number
+        self._attempts = attempts
         self._started_at = datetime.now(UTC)
         self._watch = Stopwatch()
         self._steps = 0
@@ -96,20 +107,22 @@ class Attempt:
     def run(self) -> Result:
         """The result to commit. Raises the error instead where a later attempt may succeed."""
         job = self._request.job
-        log.info("attempt started job=%s attempt=%s number=%d", job.id, self._id, self._number)
+        log.info("attempt started job=%s attempt=%s number=%d", job.id, self._id, self._attempts.started)
         cancelled = self._runtime.reporter.watch(job.id)
         try:
-            with _errors_named():
+            with errors_named():
                 return self._run(Tracker(self._report, cancelled))
         except JobCancelled:
             return self._result(job, "cancelled")
         except OverpaintError as error:
-            if gives_up(error, self._number, job.max_attempts):
-                log.warning("attempt failed job=%s attempt=%s code=%s: %s", job.id, self._id, error.code, error)
+            log.warning("attempt failed job=%s attempt=%s code=%s: %s", job.id, self._id, error.code, error)
+            if gives_up(error, self._attempts, job.max_attempts):
                 return self._result(job, "failed", failure=Failure.of(error))
+            if is_outage(error):
+                self._runtime.live.count_outage(job.id)
             raise
         finally:
-            self._runtime.reporter.forget(job.id)
+            self._runtime.reporter.forget(job.id, cancelled)
 
     def _run(self, tracker: Tracker) -> Result:
         job, card = self._settle()
@@ -176,7 +189,12 @@ class Attempt:
     def _store(self, job: Job, variant: EncodedVariant) -> VariantResult:
         reference = keys.picture(job, variant.index, self._id)
         content_type = f"image/{job.output.format}"
-        self._runtime.objects.put(reference, variant.data, content_type=content_type)
+        insist(
+            lambda: self._runtime.objects.put(reference, variant.data, content_type=content_type),
+            on=StorageUnavailable,
+            seconds=UPLOAD_PATIENCE,
+            leaving=self._runtime.draining,
+        )
         output = StoredObject(
             uri=str(reference),
             sha256=hashlib.sha256(variant.data).hexdigest(),
@@ -199,7 +217,7 @@ class Attempt:
             job_id=job.id,
             status=status,
             attempt=self._id,
-            attempts=self._number,
+            attempts=self._attempts.started,
             job=job,
             model=outcome.model if outcome else None,
             device=self._runtime.worker.device,
@@ -227,7 +245,7 @@ def _far_from_native(fitted: Fitted, card: ModelCard) -> tuple[WarningNote, ...]
 
 
 @contextmanager
-def _errors_named() -> Iterator[None]:
+def errors_named() -> Iterator[None]:
     """Turn what nobody foresaw into an InternalError, so that it costs the job attempts and ends in a record."""
     try:
         yield

@@ -14,7 +14,7 @@ from typing import Any
 from celery import signals
 from celery.worker import state
 
-from overpaint_common.errors import ModelLoadFailed, OverpaintError, SettingsError
+from overpaint_common.errors import OverpaintError
 from overpaint_worker import exits
 from overpaint_worker.engine.calls import Loader
 from overpaint_worker.engine.registry import Registry
@@ -31,18 +31,21 @@ LIBRARIES = ("overpaint", "torch", "diffusers", "transformers", "accelerate", "c
 
 
 def main(loader_of: Callable[[Registry, str], Loader] | None = None) -> int:
-    """Serve until told to stop; returns the exit status. `loader_of` replaces how models are loaded."""
+    """Serve until told to stop; returns the exit status. `loader_of` replaces how models are loaded.
+
+    exits.CONFIG is for errors that a new process would meet again, exits.SOFTWARE for all others.
+    """
     logging.basicConfig(
         format="%(asctime)s %(levelname)s %(name)s %(threadName)s %(message)s", stream=sys.stderr, level="INFO"
     )
     _end_with_parent()
     try:
         return _serve(loader_of or _pipelines)
-    except (SettingsError, ModelLoadFailed) as error:
-        log.error("cannot start code=%s: %s", error.code, error)
-        return exits.CONFIG
     except OverpaintError as error:
-        log.error("stopped code=%s: %s", error.code, error)
+        log.error("cannot start code=%s: %s", error.code, error)
+        return exits.SOFTWARE if error.retryable else exits.CONFIG
+    except Exception:
+        log.exception("unforeseen error")
         return exits.SOFTWARE
 
 

@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 from overpaint_common.errors import BrokerUnavailable, EngineDied, OverpaintError, StorageUnavailable
+from overpaint_common.live import Attempts
 
 OUTAGE_ATTEMPTS = 100
-"""Attempts that an outage of storage or Redis may cost before the job is given up: many, for no job is to blame."""
+"""Attempts that outages of storage or Redis may cost before the job is given up: many, for no job is to blame."""
 
-OUTAGE_PAUSE = 2.0
-"""Seconds to wait before a job goes back to the queue because of an outage, lest it circle at full speed."""
+PAUSE = 2.0
+"""Seconds to wait before a job goes back to the queue, lest it circle at full speed."""
+
+LONG_PAUSE = 15.0
+"""The same where only a person can help, such as a ledger that denies access."""
 
 
-def gives_up(error: OverpaintError, attempts: int, max_attempts: int) -> bool:
-    """Whether to record the failure after `attempts` tries, the one that just failed included."""
-    outage = isinstance(error, StorageUnavailable | BrokerUnavailable)
-    return not error.retryable or attempts >= (OUTAGE_ATTEMPTS if outage else max_attempts)
+def is_outage(error: OverpaintError) -> bool:
+    """Whether the error tells of storage or Redis rather than of the job."""
+    return isinstance(error, StorageUnavailable | BrokerUnavailable)
+
+
+def gives_up(error: OverpaintError, attempts: Attempts, max_attempts: int) -> bool:
+    """Whether to record the failure; `attempts` counts the one that just failed as started, not yet as an outage."""
+    if not error.retryable:
+        return True
+    if is_outage(error):
+        return attempts.outages >= OUTAGE_ATTEMPTS
+    return attempts.started - attempts.outages >= max_attempts
 
 
 def pause(error: OverpaintError) -> float:
     """Seconds to wait before the job is queued again."""
-    return 0.0 if isinstance(error, EngineDied) else OUTAGE_PAUSE
+    if isinstance(error, EngineDied):
+        return 0.0
+    return PAUSE if is_outage(error) else LONG_PAUSE

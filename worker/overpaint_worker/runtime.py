@@ -47,7 +47,8 @@ class Runtime:
     """Set once the process is to end: nothing new is begun."""
 
     def start(self) -> None:
-        """Load the model, then tell producers; raises ModelLoadFailed."""
+        """Look for the ledger, load the model, then tell producers; raises StorageError, ModelLoadFailed."""
+        self.ledger.check()
         names = list(self.cards)
         self.engine.start(preload=names[0])
         self.reporter.start()

@@ -25,17 +25,21 @@ CHILD = (sys.executable, "-m", "overpaint_worker.child")
 
 
 class Supervisor:
-    """Keeps a child alive on each device until stopped."""
+    """Keeps a child alive on each device until stopped.
+
+    A child that ends is replaced after a pause that doubles from crash to crash. A device is given up when its child
+    ends with exits.CONFIG and none before it ended otherwise: what once worked may work again.
+    """
 
     def __init__(self, devices: Sequence[str], *, grace: float, command: Sequence[str] = CHILD) -> None:
         self._devices = devices
         self._grace = grace
         self._command = command
         self._stopping = threading.Event()
-        self._config_error = threading.Event()
+        self._given_up: set[str] = set()
 
     def run(self) -> int:
-        """Serve until SIGTERM or SIGINT; returns 0, or exits.CONFIG when a child cannot ever start."""
+        """Serve until SIGTERM or SIGINT; returns 0, or exits.CONFIG when every device was given up."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.stop())
         keepers = [
@@ -45,27 +49,31 @@ class Supervisor:
             keeper.start()
         while any(keeper.is_alive() for keeper in keepers):
             time.sleep(0.1)  # A bare join would keep Python from running the signal handlers.
-        return exits.CONFIG if self._config_error.is_set() else 0
+        return exits.CONFIG if self._given_up.issuperset(self._devices) else 0
 
     def stop(self) -> None:
         """Let every child finish what it has begun, and end."""
         self._stopping.set()
 
     def _keep(self, device: str) -> None:
-        backoff = FIRST_BACKOFF
+        backoff, worked = FIRST_BACKOFF, False
         while not self._stopping.is_set():
             started = time.monotonic()
-            status = self._run_child(device)
-            if self._stopping.is_set():
-                return
-            if status == exits.CONFIG:
-                log.error("child cannot start device=%s; see its log above, mend the settings and start again", device)
-                self._config_error.set()
-                self.stop()
-                return
-            if time.monotonic() - started > STEADY:
-                backoff = FIRST_BACKOFF
-            log.warning("child ended device=%s status=%s; a new one starts in %.0f s", device, status, backoff)
+            try:
+                status = self._run_child(device)
+            except OSError as error:  # No memory or process to spare, or the environment is being replaced.
+                log.error("child not started device=%s: %s; tried again in %.0f s", device, error, backoff)
+            else:
+                if self._stopping.is_set():
+                    return
+                if status == exits.CONFIG and not worked:
+                    log.error("device given up device=%s; see its child's log above, mend that and start again", device)
+                    self._given_up.add(device)
+                    return
+                worked = worked or status != exits.CONFIG
+                if time.monotonic() - started > STEADY:
+                    backoff = FIRST_BACKOFF
+                log.warning("child ended device=%s status=%s; a new one starts in %.0f s", device, status, backoff)
             self._stopping.wait(backoff)
             backoff = min(backoff * 2, LAST_BACKOFF)
 

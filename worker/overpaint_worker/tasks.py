@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from celery import Celery, Task
@@ -16,7 +18,7 @@ from overpaint_common.errors import BrokerUnavailable, InvalidJob, ObjectNotFoun
 from overpaint_common.job import Job, JobId
 from overpaint_common.live import Progress
 from overpaint_common.tickets import declaration
-from overpaint_worker.attempt import run_job
+from overpaint_worker.attempt import errors_named, run_job
 from overpaint_worker.retry import pause
 from overpaint_worker.runtime import Runtime
 
@@ -32,53 +34,70 @@ def create_app(runtime: Runtime) -> Celery:
     """The Celery application of one worker process, serving `runtime`'s models from the most urgent queue down."""
     app = Celery("overpaint", set_as_current=False, fixups=[])
     app.conf.update(wire.celery_settings(runtime.settings.redis_url.get_secret_value()))
-    names = wire.queues_of(runtime.cards)
-    if runtime.settings.accept_submissions:
-        names.append(wire.SUBMIT_QUEUE)
-    app.conf.task_queues = [declaration(name) for name in names]
+    # Whole jobs come first: accepting one takes milliseconds, and it may be urgent.
+    first = [wire.SUBMIT_QUEUE] if runtime.settings.accept_submissions else []
+    app.conf.task_queues = [declaration(name) for name in (*first, *wire.queues_of(runtime.cards))]
 
-    def run(task: Task, job_id: str, *_: Any) -> None:
-        _run(runtime, task, job_id)
+    def run(task: Task, *ticket: Any) -> None:
+        _run(runtime, task, ticket)
 
-    def submit(task: Task, body: Any) -> None:
-        _submit(runtime, task, body)
+    def submit(task: Task, *arguments: Any) -> None:
+        _submit(runtime, task, arguments)
 
     app.task(name=wire.RUN_TASK, bind=True)(run)
     app.task(name=wire.SUBMIT_TASK, bind=True)(submit)
     return app
 
 
-def _run(runtime: Runtime, task: Task, job_id: str, *_: Any) -> None:
+def _run(runtime: Runtime, task: Task, ticket: Sequence[Any]) -> None:
     _guard(runtime)
     try:
-        run_job(runtime, _JOB_ID.validate_python(job_id))
-    except (ObjectNotFound, ValidationError) as error:
-        log.warning("ticket dropped job=%r: %s", job_id, error)
+        job_id = _JOB_ID.validate_python(ticket[0] if ticket else None)
+    except ValidationError:
+        log.warning("ticket dropped: %.200r names no job", ticket)
+        return
+    try:
+        with errors_named():
+            try:
+                request = runtime.ledger.request(job_id)
+            except ObjectNotFound as error:
+                log.warning("ticket dropped: %s", error)
+                return
+            run_job(runtime, request)
     except OverpaintError as error:
         _give_back(runtime, task, job_id, error)
 
 
-def _submit(runtime: Runtime, task: Task, body: Any) -> None:
+def _submit(runtime: Runtime, task: Task, arguments: Sequence[Any]) -> None:
     _guard(runtime)
     try:
-        accepted = runtime.acceptance.accept(_named(body, task.request.id))
-    except StorageError as error:
+        with errors_named():
+            try:
+                accepted = runtime.acceptance.accept(_named(arguments, task.request.id))
+            except StorageError:
+                raise
+            except OverpaintError as error:
+                log.warning("submission refused code=%s: %s", error.code, error)
+                _bury(runtime, task.request.id, arguments, error)
+                return
+            if accepted.not_queued is not None:
+                raise accepted.not_queued
+    except OverpaintError as error:
         runtime.draining.wait(pause(error))
         raise Reject(str(error), requeue=True) from error
-    except OverpaintError as error:
-        log.warning("submission refused code=%s: %s", error.code, error)
-        letter = json.dumps({"code": error.code, "error": str(error), "body": body})
-        runtime.ledger.bury("submissions", task.request.id, letter.encode())
-    else:
-        if accepted.not_queued is not None:
-            raise Reject(str(accepted.not_queued), requeue=True)
 
 
-def _named(body: Any, task_id: str) -> Job:
+def _named(arguments: Sequence[Any], task_id: str) -> Job:
     """The job of a message, under the message's own id if it has none, so that a repeated message is the same job."""
-    if not isinstance(body, dict):
-        raise InvalidJob(f"the job is a JSON {type(body).__name__}; send one JSON object as the only argument")
-    return Job.parse(json.dumps({"id": task_id, **body}))
+    if len(arguments) != 1 or not isinstance(arguments[0], dict):
+        raise InvalidJob("overpaint.submit takes one argument: the job as a JSON object")
+    return Job.parse(json.dumps({"id": task_id, **arguments[0]}, ensure_ascii=False))
+
+
+def _bury(runtime: Runtime, task_id: str, arguments: Sequence[Any], error: OverpaintError) -> None:
+    letter = json.dumps({"id": task_id, "code": error.code, "error": str(error), "arguments": arguments})
+    name = hashlib.sha256(task_id.encode(errors="replace")).hexdigest()
+    runtime.ledger.bury("submissions", name, letter.encode())
 
 
 def _guard(runtime: Runtime) -> None:

@@ -39,8 +39,8 @@ class Engine:
     """Runs calls on one device. `submit` may be called from any thread.
 
     When its thread dies or hangs, every call that waits or runs ends with EngineDied, `on_death` is called once with
-    the reason, and later calls end with EngineDied at once: the process is to be replaced. After `stop` it is not
-    called, whatever happens then.
+    the reason, and later calls end with EngineDied at once: the process is to be replaced. `on_death` is for deaths
+    that nobody would see: it is not called when `start` raises, nor for anything after `stop`.
     """
 
     def __init__(
@@ -56,6 +56,8 @@ class Engine:
         self._lock = threading.Condition()
         self._waiting: PriorityQueue[tuple[Call, Future[Painted]]] = PriorityQueue()
         self._pending: set[Future[Painted]] = set()
+        self._preload: str | None = None
+        self._ready: Future[None] = Future()
         self._loaded: tuple[str, Model] | None = None
         self._stopping = False
         self._dead: str | None = None
@@ -66,12 +68,15 @@ class Engine:
         self._watch = threading.Thread(target=self._watch_thread, name="engine-watch", daemon=True)
 
     def start(self, preload: str | None = None) -> None:
-        """Start the thread, loading `preload` first; raises ModelLoadFailed if that does not work."""
-        if preload is not None:
-            self._model(preload)
-            self._enter("idle")
+        """Start the engine's thread, and return once it has loaded `preload`.
+
+        Raises ModelLoadFailed or another OverpaintError if that does not work, and EngineDied if it takes longer than
+        `limits.load` or the device is beyond repair. The engine is gone then, even if its thread hangs.
+        """
+        self._preload = preload
         self._thread.start()
         self._watch.start()
+        self._ready.result()
 
     def submit(self, call: Call) -> Future[Painted]:
         """Queue a call. The future ends with Painted, JobCancelled, or an EngineError.
@@ -108,15 +113,30 @@ class Engine:
         return self._dead
 
     def _loop(self) -> None:
-        reason = "stopped"
+        reason, refusal = "stopped", None
         try:
-            while self._serve_next():
+            refusal = self._load_first()
+            if refusal is not None:
+                reason = _describe(refusal)
+            while refusal is None and self._serve_next():
                 pass
         except BaseException as error:
             reason = _describe(error)
             log.exception("engine thread ends")
         finally:
-            self._die(reason)
+            self._die(reason, refusal)
+
+    def _load_first(self) -> OverpaintError | None:
+        """Load what `start` asks for and let it return; or why it has to raise."""
+        if self._preload is not None:
+            try:
+                self._model(self._preload)
+            except Exception as error:
+                return _failure(error)
+        with self._lock:
+            if self._dead is None:
+                self._ready.set_result(None)
+        return None
 
     def _serve_next(self) -> bool:
         # A method of its own, so that an idle engine holds no picture.
@@ -143,10 +163,7 @@ class Engine:
         try:
             return self._run(call)
         except Exception as error:
-            reason = error.__cause__ if isinstance(error, ModelLoadFailed) and error.__cause__ else error
-            if _poisons_device(reason):
-                raise
-            return _engine_error(error, reason)
+            return _failure(error)
 
     def _run(self, call: Call) -> Painted:
         model = self._model(call.model, lambda: call.on_progress("load", 0))
@@ -192,18 +209,21 @@ class Engine:
         else:
             future.set_result(outcome)
 
-    def _die(self, reason: str) -> None:
+    def _die(self, reason: str, refusal: OverpaintError | None = None) -> None:
         with self._lock:
             if self._dead is not None:
                 return
             self._dead = reason
+            starting = not self._ready.done()
             pending, self._pending = self._pending, set()
             self._waiting = PriorityQueue()
             self._lock.notify()
         for future in pending:
             future.set_exception(EngineDied(f"the engine is gone: {reason}; the job goes back to the queue"))
         self._gone.set()
-        if not self._stopping:
+        if starting:
+            self._ready.set_exception(refusal or EngineDied(f"the engine is gone: {reason}"))
+        elif not self._stopping:
             log.error("engine died reason=%s pending=%d", reason, len(pending))
             self._on_death(reason)
 
@@ -225,8 +245,14 @@ def _poisons_device(error: BaseException) -> bool:
     return type(error).__name__ == "AcceleratorError" or "CUDA error" in str(error)
 
 
-def _engine_error(error: Exception, reason: BaseException) -> OverpaintError:
-    """The error for the one who waits; bare, because the frames of a traceback hold tensors."""
+def _failure(error: Exception) -> OverpaintError:
+    """The error for the one who waits; bare, because the frames of a traceback hold tensors.
+
+    Raises `error` itself where the device is beyond repair.
+    """
+    reason = error.__cause__ if isinstance(error, ModelLoadFailed) and error.__cause__ else error
+    if _poisons_device(reason):
+        raise error
     message = _describe(reason)[:1000]
     if type(reason).__name__ == "OutOfMemoryError":
         log.warning("device out of memory: %s", message)

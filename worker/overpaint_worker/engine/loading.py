@@ -9,8 +9,10 @@ from typing import Any
 import diffusers
 import torch
 import transformers
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+from huggingface_hub.utils import httpx
 
-from overpaint_common.errors import ModelLoadFailed
+from overpaint_common.errors import ModelLoadFailed, ModelUnreachable
 from overpaint_common.result import ModelInfo
 from overpaint_worker.engine import vetting
 from overpaint_worker.engine.registry import ModelSpec, Registry
@@ -25,7 +27,10 @@ class PipelineLoader:
         self._device = device
 
     def __call__(self, name: str) -> WholeModel:
-        """Load `name`, from safetensors only and without remote code; raises ModelLoadFailed, UnknownModel."""
+        """Load `name`, from safetensors only and without remote code.
+
+        Raises ModelLoadFailed, or ModelUnreachable where only its repository is out of reach; UnknownModel.
+        """
         spec = self._registry[name]
         dtype = dtype_of(spec, self._device)
         _quiet()
@@ -36,6 +41,12 @@ class PipelineLoader:
             pipeline.to(self._device)
             digest = weight_digest(folder)
         except Exception as error:
+            outage = _outage(error)
+            if outage is not None:
+                raise ModelUnreachable(
+                    f"model {name!r} cannot be fetched from {spec.repository}: {type(outage).__name__}: {outage}; "
+                    "check the network, the proxy and HF_ENDPOINT, or keep the model on disk and name its folder as path"
+                ) from error
             raise ModelLoadFailed(
                 f"model {name!r} does not load from {spec.path or spec.repository}: {type(error).__name__}: {error}; "
                 "check the registry entry and its files"
@@ -77,6 +88,20 @@ def weight_digest(folder: Path) -> str:
             content = hashlib.file_digest(stream, "sha256").hexdigest()
         total.update(f"{file.relative_to(folder).as_posix()}\0{content}\n".encode())
     return total.hexdigest()
+
+
+def _outage(error: BaseException | None) -> BaseException | None:
+    """The cause of `error` that says that the hub was down or out of reach; None where something else went wrong."""
+    while error is not None:
+        if isinstance(error, OfflineModeIsEnabled):  # Somebody wants it so, and it passes for a ConnectionError.
+            return None
+        if isinstance(error, HfHubHTTPError):
+            status = error.response.status_code
+            return error if status >= 500 or status in (408, 429) else None
+        if isinstance(error, httpx.TransportError | ConnectionError | TimeoutError):
+            return error
+        error = error.__cause__
+    return None
 
 
 def _quiet() -> None:

@@ -18,12 +18,12 @@ def call(
     p: Img2Img,
     variant: int,
     picture: Image.Image,
-    track: tuple[Callable[[str, int], None], threading.Event],
+    on_progress: Callable[[str, int], None],
+    cancelled: threading.Event,
 ) -> Call:
     """The engine call of one settled pass of one variant; its seed is the pass's plus the variant's number."""
     if p.steps is None or p.guidance_scale is None or p.seed is None:
         raise ValueError("the pass is not settled; settle the job before running it")
-    on_progress, cancelled = track
     return Call(
         model=job.model,
         op=p.op,

@@ -67,7 +67,7 @@ def run_passes(job: Job, picture: Image.Image, rule: StepsRule, engine: Engine, 
             continue
         running = effective_steps(rule, _settled(p.steps, "steps"), p.strength)
         futures = [
-            engine.submit(img2img.call(job, p, variant, before, tracker.track(running)))
+            engine.submit(img2img.call(job, p, variant, before, tracker.track(running), tracker.cancelled))
             for variant, before in enumerate(pictures)
         ]
         for variant, future in enumerate(futures):

@@ -15,8 +15,13 @@ class Tracker:
         self._lock = threading.Lock()
         self._done = 0
 
-    def track(self, steps: int) -> tuple[Callable[[str, int], None], threading.Event]:
-        """Progress callback and cancel event for one call that runs `steps` steps."""
+    @property
+    def cancelled(self) -> threading.Event:
+        """Set when the job's calls are to leave the engine."""
+        return self._cancelled
+
+    def track(self, steps: int) -> Callable[[str, int], None]:
+        """The progress callback of one call that runs `steps` steps."""
         before = 0
 
         def on_progress(phase: str, done: int) -> None:
@@ -29,7 +34,7 @@ class Tracker:
                 # Inside the lock, so that sums are told in order; `report` must not block.
                 self._report(phase, self._done)
 
-        return on_progress, self._cancelled
+        return on_progress
 
     def abandon(self) -> None:
         """Let the job's other calls leave the engine at their next step: nobody waits for them any more."""

@@ -24,7 +24,7 @@ from overpaint_worker.cli import worker as worker_command
 from overpaint_worker.engine.engine import PhaseLimits
 from overpaint_worker.engine.registry import ModelSpec
 from overpaint_worker.operations import SERVED
-from overpaint_worker.retry import OUTAGE_ATTEMPTS, OUTAGE_PAUSE
+from overpaint_worker.retry import OUTAGE_ATTEMPTS, PAUSE
 from overpaint_worker.settings import WorkerSettings
 from overpaint_worker.supervisor import FIRST_BACKOFF, LAST_BACKOFF
 from tests.docs.pages import DOCS, README, ROOT, page
@@ -180,7 +180,7 @@ def test_the_figures_in_the_pages_are_those_of_the_code() -> None:
     assert transport["visibility_timeout"] == 2 * 3600
     assert "visibility timeout of two hours" in page(README).text
     assert "visibility timeout, 2 hours" in ARCHITECTURE.text
-    assert (OUTAGE_PAUSE, OUTAGE_ATTEMPTS) == (2, 100)
+    assert (PAUSE, OUTAGE_ATTEMPTS) == (2, 100)
     assert "after 2 seconds, up to 100 times" in ARCHITECTURE.text
     assert Job.model_fields["max_attempts"].default == 3
     assert "`max_attempts` (3)" in ARCHITECTURE.text

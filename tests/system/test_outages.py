@@ -14,7 +14,7 @@ import pytest
 
 from overpaint_common.errors import BrokerUnavailable, StorageUnavailable
 from overpaint_common.references import Reference
-from overpaint_producer import NotQueued, Output, Producer
+from overpaint_producer import Img2Img, NotQueued, Output, Producer
 from tests.support.faults import answer, drop_response, requests
 from tests.support.stack import Stack, encoded, eventually, job, picture
 
@@ -136,6 +136,20 @@ def test_a_silent_redis_holds_a_submission_up_for_seconds_only(idle: Stack) -> N
         finally:
             os.kill(idle.redis.pid, signal.SIGCONT)
         assert time.monotonic() - started < 25
+
+
+def test_a_job_under_way_ends_while_redis_is_down(idle: Stack) -> None:
+    """Given a running job, when Redis goes, then its record is written and the worker takes jobs again."""
+    with idle.producer() as producer, idle.worker():
+        handle = producer.submit(job(idle, passes=(Img2Img(prompt="a blue square", steps=60, strength=1),)))
+        eventually(lambda: handle.status().step > 2, "in its steps")
+        idle.redis.stop()
+        eventually(lambda: "record.json" in idle.keys("ledger", "jobs", handle.id), "record written", 60)
+        assert handle.wait(timeout=10).status == "succeeded"
+        idle.redis.start()
+        assert producer.submit(job(idle)).wait(timeout=60).status == "succeeded"
+        eventually(lambda: not idle.keys("ledger", "open"), "markers deleted")
+        assert handle.result().attempts == 1
 
 
 def test_a_ledger_that_denies_records_costs_one_painting(serving: Stack, producer: Producer) -> None:

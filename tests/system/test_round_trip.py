@@ -202,5 +202,5 @@ def test_a_whole_job_may_come_as_a_plain_celery_message(serving: Stack, producer
     ]
     codes = {kept["code"]: kept for kept in (json.loads(serving.body(str(letter))) for letter in letters)}
     assert set(codes) == {"invalid_job", "forbidden_reference"}
-    assert codes["invalid_job"]["arguments"][0]["variants"] == 99
+    assert codes["invalid_job"]["body"]["variants"] == 99
     assert "variants" in codes["invalid_job"]["error"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -95,8 +96,11 @@ def _named(arguments: Sequence[Any], task_id: str) -> Job:
 
 
 def _bury(runtime: Runtime, task_id: str, arguments: Sequence[Any], error: OverpaintError) -> None:
-    letter = json.dumps({"id": task_id, "code": error.code, "error": str(error), "arguments": arguments})
-    name = hashlib.sha256(task_id.encode(errors="replace")).hexdigest()
+    body = arguments[0] if len(arguments) == 1 else list(arguments)
+    letter = json.dumps({"id": task_id, "code": error.code, "error": str(error), "body": body})
+    # A client may name its messages as it likes, a key may not.
+    plain = re.fullmatch(r"[\w-]{1,64}", task_id, re.ASCII)
+    name = task_id if plain else hashlib.sha256(task_id.encode(errors="replace")).hexdigest()
     runtime.ledger.bury("submissions", name, letter.encode())
 
 

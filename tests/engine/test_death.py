@@ -9,7 +9,13 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-from overpaint_common.errors import EngineDied, OverpaintError
+from overpaint_common.errors import (
+    DeviceOutOfMemory,
+    EngineDied,
+    ModelLoadFailed,
+    ModelUnreachable,
+    OverpaintError,
+)
 from overpaint_worker.engine.calls import Call, Loader
 from overpaint_worker.engine.engine import Engine, PhaseLimits
 from overpaint_worker.engine.loading import PipelineLoader
@@ -287,13 +293,83 @@ def test_a_waiter_cannot_upset_the_engine_by_cancelling_its_future(model: GatedM
     assert [future.result(PATIENCE).steps for future in (first, second)] == [5, 5]
 
 
-def test_a_preload_that_fails_is_raised_and_starts_nothing(deaths: Deaths) -> None:
-    def failing(name: str) -> GatedModel:
-        raise OverpaintError(f"no {name}")
+def test_the_preload_runs_where_all_calls_run(model: GatedModel) -> None:
+    loaded_on: list[threading.Thread] = []
+
+    def load(_: str) -> GatedModel:
+        loaded_on.append(threading.current_thread())
+        return model
+
+    engine = Engine(load)
+    engine.start(preload="gated")
+    model.gate.set()
+
+    assert engine.submit(call("gated")).result(PATIENCE).steps == 5
+    assert loaded_on == [engine._thread]
+    engine.stop()
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (OverpaintError("no first"), OverpaintError),
+        (ModelLoadFailed("no first"), ModelLoadFailed),
+        (ModelUnreachable("no first"), ModelUnreachable),
+        (torch.OutOfMemoryError("no first"), DeviceOutOfMemory),
+        (torch.AcceleratorError("CUDA error: no first"), EngineDied),
+    ],
+)
+def test_a_preload_that_fails_is_raised_and_ends_the_engine(
+    deaths: Deaths, error: Exception, expected: type[Exception]
+) -> None:
+    def failing(_: str) -> GatedModel:
+        raise error
 
     engine = Engine(failing, on_death=deaths)
-    with pytest.raises(OverpaintError, match="no first"):
+    with pytest.raises(expected, match="no first") as raised:
         engine.start(preload="first")
 
+    assert raised.type is expected
+    assert "no first" in str(engine.dead)
+    assert isinstance(engine.submit(call("first")).exception(0), EngineDied)
+    engine._thread.join(PATIENCE)
+    engine._watch.join(PATIENCE)
+    assert not engine._thread.is_alive()
+    assert not engine._watch.is_alive()
     engine.stop()
     assert deaths.reasons == []
+
+
+def test_a_preload_that_hangs_is_raised_and_ends_the_engine(model: GatedModel, deaths: Deaths) -> None:
+    def never(_: str) -> GatedModel:
+        model.gate.wait()
+        return model
+
+    engine = Engine(never, limits=PhaseLimits(load=0.2), on_death=deaths)
+    early = engine.submit(call("gated"))
+    with pytest.raises(EngineDied, match=r"phase 'load' took longer than 0\.2 s"):
+        engine.start(preload="gated")
+
+    assert engine.dead == "phase 'load' took longer than 0.2 s"
+    assert isinstance(early.exception(0), EngineDied)
+    engine.stop()
+
+    # When the load comes back after all.
+    model.gate.set()
+    engine._thread.join(PATIENCE)
+
+    assert not engine._thread.is_alive()
+    assert model.ran == []
+    assert deaths.reasons == []
+
+
+def test_a_death_after_a_preload_is_told(model: GatedModel, deaths: Deaths) -> None:
+    engine = Engine(lambda _: model, on_death=deaths)
+    engine.start(preload="gated")
+    running = engine.submit(call("gated"))
+    assert model.entered.wait(PATIENCE)
+    kill(engine)
+
+    assert isinstance(running.exception(PATIENCE), EngineDied)
+    assert deaths.happened.wait(PATIENCE)
+    assert deaths.reasons == ["SystemExit"]

@@ -6,8 +6,11 @@ import hashlib
 import json
 import os
 import shutil
+import socket
+import threading
 from collections.abc import Callable
 from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ import safetensors.torch
 import torch
 import transformers
 
-from overpaint_common.errors import ModelLoadFailed
+from overpaint_common.errors import ModelLoadFailed, ModelUnreachable
 from overpaint_worker.engine.loading import PipelineLoader, dtype_of, weight_digest
 from overpaint_worker.engine.registry import ModelSpec, Registry
 from overpaint_worker.engine.whole import WholeModel
@@ -178,6 +181,79 @@ def test_code_that_nobody_named_is_not_run(copy: Copy) -> None:
     with suppress(ModelLoadFailed):
         load(folder)
     assert list(folder.rglob("sprung")) == []
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
+    """Says where the hub is; huggingface_hub reads HF_ENDPOINT and HF_HUB_CACHE at import, which is over."""
+
+    def at(url: str) -> None:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", url)
+        monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", url)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+
+    return at
+
+
+def from_hub() -> ModelLoadFailed:
+    entry = ModelSpec(repository="nobody/nothing", revision="0" * 40)
+    with pytest.raises(ModelLoadFailed) as raised:
+        PipelineLoader(Registry(models={"m": entry}), "cpu")("m")
+    return raised.value
+
+
+def test_a_hub_that_is_out_of_reach_is_told_apart(hub: Callable[[str], None]) -> None:
+    # Given a port that is taken and where nobody listens.
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        hub(f"http://127.0.0.1:{taken.getsockname()[1]}")
+
+        error = from_hub()
+
+    assert type(error) is ModelUnreachable
+    assert error.retryable
+    assert "model 'm' cannot be fetched from nobody/nothing: ConnectError" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (503, ModelUnreachable),
+        (429, ModelUnreachable),
+        (404, ModelLoadFailed),
+        (401, ModelLoadFailed),
+        (403, ModelLoadFailed),
+    ],
+)
+def test_what_the_hub_answers_decides_whether_to_try_again(
+    hub: Callable[[str], None], status: int, expected: type[ModelLoadFailed]
+) -> None:
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
+        hub(f"http://127.0.0.1:{server.server_port}")
+        try:
+            error = from_hub()
+        finally:
+            server.shutdown()
+
+    assert type(error) is expected
+    assert "nobody/nothing" in str(error)
+
+
+def test_a_hub_that_nobody_may_ask_is_the_operators_choice(
+    hub: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub("http://127.0.0.1:1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+    assert type(from_hub()) is ModelLoadFailed
 
 
 def test_a_safety_checker_is_never_loaded(models: Models, tmp_path: Path) -> None:

@@ -135,4 +135,5 @@ def _end_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # All is stored and closed by now. Python's own end would wait for threads and libraries, of which one may hang.
+    os._exit(main())

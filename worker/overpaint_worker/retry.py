@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from overpaint_common.errors import BrokerUnavailable, EngineDied, OverpaintError, StorageUnavailable
+from overpaint_common.errors import BrokerUnavailable, EngineDied, ModelUnreachable, OverpaintError, StorageUnavailable
 from overpaint_common.live import Attempts
 
 OUTAGE_ATTEMPTS = 100
@@ -16,8 +16,8 @@ LONG_PAUSE = 15.0
 
 
 def is_outage(error: OverpaintError) -> bool:
-    """Whether the error tells of storage or Redis rather than of the job."""
-    return isinstance(error, StorageUnavailable | BrokerUnavailable)
+    """Whether the error tells of storage, Redis or a model hub rather than of the job."""
+    return isinstance(error, StorageUnavailable | BrokerUnavailable | ModelUnreachable)
 
 
 def gives_up(error: OverpaintError, attempts: Attempts, max_attempts: int) -> bool:

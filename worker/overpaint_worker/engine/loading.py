@@ -10,7 +10,7 @@ import diffusers
 import torch
 import transformers
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-from huggingface_hub.utils import httpx
+from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # The client's package, whose name changes.
 
 from overpaint_common.errors import ModelLoadFailed, ModelUnreachable
 from overpaint_common.result import ModelInfo
@@ -45,7 +45,7 @@ class PipelineLoader:
             if outage is not None:
                 raise ModelUnreachable(
                     f"model {name!r} cannot be fetched from {spec.repository}: {type(outage).__name__}: {outage}; "
-                    "check the network, the proxy and HF_ENDPOINT, or keep the model on disk and name its folder as path"
+                    "check the network, the proxy and HF_ENDPOINT, or keep it on disk and name its folder as path"
                 ) from error
             raise ModelLoadFailed(
                 f"model {name!r} does not load from {spec.path or spec.repository}: {type(error).__name__}: {error}; "

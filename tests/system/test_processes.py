@@ -130,7 +130,7 @@ def test_a_model_that_does_not_load_stops_the_supervisor(idle: Stack) -> None:
 
 
 def test_the_engine_does_not_wait_for_transfers(idle: Stack) -> None:
-    """Given 50 ms on each storage call and 24 jobs for 8 slots, when they run, then the engine is idle under 10 percent.
+    """Given 50 ms on each storage call and 24 jobs on 8 slots, when they run, then the engine is idle under 10 percent.
 
     Counted while at least 8 jobs are in hand or waiting, which is until the 17th begins.
     """

@@ -1,6 +1,7 @@
-"""Memory of a producer process, and of a worker process over 1,000 jobs.
+"""Resident memory of a worker process over 1,000 jobs, and of a producer process over 1,000 submissions.
 
-`python -m bench.memory`: the slope is a least-squares line through the worker's resident set over the last half.
+`python -m bench.memory` exits with 1 where a worker grows by more than LIMIT bytes a job over the last half. A slope is
+that of a least-squares line.
 """
 
 from __future__ import annotations
@@ -14,70 +15,85 @@ import tempfile
 from pathlib import Path
 
 import psutil
-from PIL import Image
 
-from overpaint_common.references import Reference
-from overpaint_producer import JobHandle, Producer
-from overpaint_producer.local.stack import LocalStack
+from bench.places import Place, local_place, noise
+from overpaint_producer import JobHandle
 
+LIMIT = 5000
+"""Bytes a job."""
 SAMPLE_EVERY = 10
 IN_FLIGHT = 16
 
+Sample = tuple[int, int]
+"""Jobs done, and bytes resident then."""
+
 PRODUCER = """
-import os, sys, psutil
+import sys, psutil
 from overpaint_producer import Producer
 me = psutil.Process()
-imported = me.memory_info().rss
+print(0, me.memory_info().rss)
 producer = Producer()
-for number in range(int(sys.argv[1])):
-    producer.img2img(sys.argv[2], prompt="x", output=sys.argv[3], strength=0, model="overpaint-mini")
-    if number == 0:
-        first = me.memory_info().rss
-print(imported, first, me.memory_info().rss)
+for number in range(1, int(sys.argv[1]) + 1):
+    producer.img2img(sys.argv[2], prompt=f"a blue house {number}", output=sys.argv[3], steps=2, model="overpaint-mini")
+    if number == 1 or number % int(sys.argv[4]) == 0:
+        print(number, me.memory_info().rss)
 """
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=1000)
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, LocalStack(Path(folder)) as stack:
-        path = stack.inputs / "scene.png"
-        Image.effect_noise((512, 512), 60).convert("RGB").save(path)
-        source, output = str(Reference.from_path(path)), str(Reference.from_path(stack.outputs))
-        with Producer(stack.settings) as producer:
-            (worker,) = producer.live.workers()
-            samples = _run(producer, psutil.Process(worker.pid), source, output, arguments.jobs)
-        half = samples[len(samples) // 2 :]
-        slope = statistics.linear_regression([jobs for jobs, _ in half], [rss for _, rss in half]).slope
-        first_mb, last_mb = samples[0][1] / 1e6, samples[-1][1] / 1e6
-        print(f"worker over {arguments.jobs} jobs: {first_mb:.0f} MB at first, {last_mb:.0f} MB at last")
-        print(f"  slope over the last {arguments.jobs // 2}: {slope:.0f} bytes a job")
-        ended = subprocess.run(
-            [sys.executable, "-c", PRODUCER, "200", source, output],
-            env={**os.environ, **stack.variables},
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
-        )
-        imported, first, last = (int(number) / 1e6 for number in ended.stdout.split())
-        print(f"producer: {imported:.0f} MB imported, {first:.0f} MB after one job, {last:.0f} MB after 200")
+    jobs = parser.parse_args().jobs
+    with tempfile.TemporaryDirectory() as folder, local_place(Path(folder), noise(512)) as place:
+        samples = _worker(place, jobs)
+        slope = _slope(samples)
+        print(f"worker: {_mb(samples[0])} after {samples[0][0]} jobs, {_mb(samples[-1])} after {jobs}")
+        verdict = f"within the limit of {LIMIT} bytes a job" if slope < LIMIT else f"ABOVE the limit of {LIMIT} bytes"
+        print(f"  slope over the last {jobs - jobs // 2}: {slope:.0f} bytes a job, {verdict}", flush=True)
+        imported, first, *rest = _producer(place, jobs)
+        print(f"producer: {_mb(imported)} imported, {_mb(first)} after 1 submission, {_mb(rest[-1])} after {jobs}")
+        print(f"  slope over the last {jobs - jobs // 2}: {_slope(rest):.0f} bytes a submission")
+    return 0 if slope < LIMIT else 1
 
 
-def _run(producer: Producer, worker: psutil.Process, source: str, output: str, jobs: int) -> list[tuple[int, int]]:
-    """Run jobs with IN_FLIGHT of them open; (jobs done, bytes resident) at every sample."""
-    samples: list[tuple[int, int]] = []
+def _worker(place: Place, jobs: int) -> list[Sample]:
+    """Keep IN_FLIGHT jobs open until `jobs` are done; a job counts once its record is in hand."""
+    (worker,) = place.producer.live.workers()
+    process = psutil.Process(worker.pid)
+    samples: list[Sample] = []
     waiting: list[JobHandle] = []
-    for number in range(1, jobs + 1):
-        waiting.append(producer.img2img(source, prompt=f"a blue house {number}", output=output, strength=0.5, steps=2))
-        if len(waiting) >= IN_FLIGHT:
-            waiting.pop(0).wait(timeout=120).raise_for_status()
-        if number % SAMPLE_EVERY == 0:
-            samples.append((number, worker.memory_info().rss))
-    for handle in waiting:
-        handle.wait(timeout=120).raise_for_status()
+    submitted = 0
+    for done in range(1, jobs + 1):
+        while submitted < jobs and len(waiting) < IN_FLIGHT:
+            submitted += 1
+            waiting.append(place.submit(prompt=f"a blue house {submitted}", steps=2, strength=0.5))
+        waiting.pop(0).wait(timeout=120).raise_for_status()
+        if done % SAMPLE_EVERY == 0:
+            samples.append((done, process.memory_info().rss))
     return samples
 
 
+def _producer(place: Place, jobs: int) -> list[Sample]:
+    """A process of its own that only submits; the worker takes its jobs meanwhile."""
+    ended = subprocess.run(
+        [sys.executable, "-c", PRODUCER, str(jobs), place.source, place.output, str(SAMPLE_EVERY)],
+        env={**os.environ, **place.stack.variables},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return [(int(number), int(rss)) for number, rss in (line.split() for line in ended.stdout.splitlines())]
+
+
+def _slope(samples: list[Sample]) -> float:
+    """Bytes a job over the last half."""
+    half = [sample for sample in samples if sample[0] > samples[-1][0] // 2]
+    return statistics.linear_regression([done for done, _ in half], [rss for _, rss in half]).slope
+
+
+def _mb(sample: Sample) -> str:
+    return f"{sample[1] / 1e6:.0f} MB"
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

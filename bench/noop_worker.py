@@ -24,7 +24,7 @@ class Noop:
         self, call: Call, on_step: Callable[[int], None]
     ) -> tuple[NDArray[np.float32], int, tuple[WarningNote, ...]]:
         on_step(1)
-        return np.asarray(call.picture, dtype=np.float32) / 255, 1, ()
+        return np.asarray(call.picture, dtype=np.float32) / np.float32(255), 1, ()
 
 
 def noop_loader(_: Registry, __: str) -> Loader:

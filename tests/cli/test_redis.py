@@ -87,16 +87,14 @@ def test_a_port_that_is_taken_is_refused_with_redis_own_words(tmp_path: Path) ->
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's death")
 def test_dies_with_a_parent_that_was_killed_also_when_a_thread_started_it(tmp_path: Path) -> None:
     # Given a process whose thread started Redis and has ended since
-    parent = subprocess.Popen(
-        [sys.executable, "-c", START_AND_WAIT, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert parent.stdout is not None
-    pid, url = parent.stdout.readline().split()
-    with Redis.from_url(url) as client:
-        assert client.ping()
-    # When that process is killed, then Redis ends too
-    parent.kill()
-    parent.wait()
+    command = [sys.executable, "-c", START_AND_WAIT, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        pid, url = parent.stdout.readline().split()
+        with Redis.from_url(url) as client:
+            assert client.ping()
+        # When that process is killed, then Redis ends too
+        parent.kill()
     assert until(lambda: gone(int(pid)))
 
 

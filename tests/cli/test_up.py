@@ -78,10 +78,11 @@ def start(folder: Path) -> Up:
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     running = start(tmp_path_factory.mktemp("with a space") / "local")
-    yield running
-    running.process.terminate()
-    # Told to end, it ends everything it started, and calls that success.
-    assert running.process.wait(60) == 0
+    with running.process:
+        yield running
+        running.process.terminate()
+        # Told to end, it ends everything it started, and calls that success.
+        assert running.process.wait(60) == 0
     assert all(gone(child.pid) for child in running.children)
 
 
@@ -143,22 +144,24 @@ def test_a_worker_that_cannot_start_is_reported_with_its_own_words(tmp_path: Pat
 def test_killed_it_leaves_nothing_running_and_starts_again_at_the_same_address(tmp_path: Path) -> None:
     first = start(tmp_path / "local")
     assert len(first.children) >= 3  # Redis, the supervisor, its worker.
-    first.process.send_signal(signal.SIGKILL)
-    first.process.wait()
+    with first.process:
+        first.process.send_signal(signal.SIGKILL)
     assert until(lambda: all(gone(child.pid) for child in first.children), 30)
     exports = (tmp_path / "local" / "overpaint.env").read_text()
     second = start(tmp_path / "local")
     assert (tmp_path / "local" / "overpaint.env").read_text() == exports
-    second.process.send_signal(signal.SIGINT)
-    assert second.process.wait(60) == 0
+    with second.process:
+        second.process.send_signal(signal.SIGINT)
+        assert second.process.wait(60) == 0
 
 
 @pytest.mark.long
 def test_a_worker_that_ends_ends_the_stack_with_the_end_of_its_log(tmp_path: Path) -> None:
     running = start(tmp_path / "local")
     supervisor = next(child for child in running.children if "overpaint_worker" in " ".join(child.cmdline()))
-    supervisor.kill()
-    assert running.process.wait(60) == 3
-    assert running.process.stdout is not None
-    assert "error[engine_died]: the worker ended with status -9" in running.process.stdout.read()
+    with running.process:
+        supervisor.kill()
+        assert running.process.wait(60) == 3
+        assert running.process.stdout is not None
+        assert "error[engine_died]: the worker ended with status -9" in running.process.stdout.read()
     assert until(lambda: all(gone(child.pid) for child in running.children), 30)

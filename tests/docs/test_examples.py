@@ -130,7 +130,7 @@ def test_a_refused_message_is_kept_with_its_reason(newcomer: Newcomer, redis: Re
     """Given a job with an unknown field, when it is pushed, then a dead letter says so."""
     message = send(redis, localised(newcomer, colour="green"))
     letter = ledger_json(newcomer, "dead", "submissions", message)
-    assert letter.keys() == {"code", "error", "body"}
+    assert letter.keys() == {"id", "code", "error", "body"}
     assert letter["code"] == "invalid_job"
     assert letter["body"]["colour"] == "green"
 

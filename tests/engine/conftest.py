@@ -16,13 +16,6 @@ from tests.engine.direct import Direct
 from tests.support import tiny_models
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.filterwarnings("ignore::DeprecationWarning"))
-            item.add_marker(pytest.mark.filterwarnings("ignore::FutureWarning"))
-
-
 @pytest.fixture(scope="session", autouse=True)
 def _light() -> Iterator[None]:
     before = torch.get_num_threads()

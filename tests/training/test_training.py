@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from training.batches import SceneBatches, batches_from
+from training.checkpoints import LossLog
+from training.models import TINY, build_autoencoder
+from training.stages import AutoencoderStage, DenoiserStage, fold_statistics, stratified_timesteps
+from training.train import Plan, shape_of_rate, train
+
+PLAN = Plan(steps=8, rate=1e-3, log_every=1, checkpoint_every=2, sheet_every=100, quiet=True)
+
+
+class Killed(Exception):
+    pass
+
+
+class DiesAt(AutoencoderStage):
+    """Ends without a word to the checkpoint in the middle of its sixth step, as a killed process does."""
+
+    calls = 0
+
+    def loss(self, *args, **kwargs):  # type: ignore[no-untyped-def]
+        self.calls += 1
+        if self.calls == 6:
+            raise Killed
+        return super().loss(*args, **kwargs)
+
+
+def losses(folder: Path) -> list[tuple[str, str]]:
+    return [(row["step"], row["loss"]) for row in LossLog(folder / "losses.csv", ()).rows()]
+
+
+def test_a_killed_run_resumes_to_the_losses_and_weights_of_an_uninterrupted_one(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    whole = train(AutoencoderStage(TINY, 1, 4), PLAN, tmp_path / "whole")
+    torch.manual_seed(0)
+    with pytest.raises(Killed):
+        train(DiesAt(TINY, 1, 4), PLAN, tmp_path / "killed")
+    assert len(losses(tmp_path / "killed")) == 5, "the fifth step ran, its checkpoint did not"
+
+    torch.manual_seed(99)
+    resumed = train(AutoencoderStage(TINY, 1, 4), PLAN, tmp_path / "killed")
+
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+    assert [step for step, _ in losses(tmp_path / "whole")] == [str(step) for step in range(1, 9)]
+    for one, other in zip(resumed.average.parameters(), whole.average.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_finished_stage_trains_no_further(tmp_path: Path) -> None:
+    train(AutoencoderStage(TINY, 1, 2), dataclasses.replace(PLAN, steps=2), tmp_path)
+
+    again = train(AutoencoderStage(TINY, 1, 2), PLAN, tmp_path)
+
+    assert again.step == 2
+
+
+def test_a_spent_budget_of_minutes_stops_cleanly_with_a_checkpoint_and_a_sheet(tmp_path: Path) -> None:
+    state = train(AutoencoderStage(TINY, 1, 2), dataclasses.replace(PLAN, minutes=1e-6, steps=1000), tmp_path)
+
+    assert state.step == 1
+    assert (tmp_path / "latest.pt").is_file()
+    assert (tmp_path / "sheet-000001.png").is_file()
+
+
+def test_batches_are_the_same_from_worker_processes_and_without() -> None:
+    scenes = SceneBatches(3, 2, 32)
+
+    here = list(batches_from(scenes, 5, 7, workers=0))
+    there = list(batches_from(scenes, 5, 7, workers=1))
+
+    for one, other in zip(here, there, strict=True):
+        assert torch.equal(one.pictures, other.pictures)
+        assert one.captions == other.captions
+
+
+def test_folding_leaves_pictures_alone_and_gives_latents_mean_0_and_deviation_1() -> None:
+    torch.manual_seed(0)
+    autoencoder = build_autoencoder(TINY).eval()
+    pictures = torch.rand(8, 3, 32, 32) * 2 - 1
+    with torch.no_grad():
+        before = autoencoder.decode(autoencoder.encode(pictures).latent_dist.mean).sample
+        std = (
+            autoencoder.encode(pictures).latent_dist.std
+            / autoencoder.encode(pictures).latent_dist.mean.std((0, 2, 3))[:, None, None]
+        )
+
+        fold_statistics(autoencoder, pictures)
+
+        posterior = autoencoder.encode(pictures).latent_dist
+        after = autoencoder.decode(posterior.mean).sample
+    assert torch.allclose(before, after, atol=1e-4)
+    assert torch.allclose(posterior.mean.mean((0, 2, 3)), torch.zeros(4), atol=1e-4)
+    assert torch.allclose(posterior.mean.std((0, 2, 3)), torch.ones(4), atol=1e-4)
+    assert torch.allclose(posterior.std, std, rtol=1e-3)
+
+
+def test_stratified_timesteps_take_one_from_each_slice() -> None:
+    steps = stratified_timesteps(10, 1000, torch.Generator().manual_seed(0))
+
+    assert sorted((steps // 100).tolist()) == list(range(10))
+    assert steps.tolist() != sorted(steps.tolist())
+
+
+def test_the_rate_warms_up_to_its_peak_and_falls_to_almost_nothing() -> None:
+    rates = [shape_of_rate(share / 100) for share in range(101)]
+
+    assert rates[0] < 0.05
+    assert max(rates) == pytest.approx(1.0)
+    assert rates[3:] == sorted(rates[3:], reverse=True)
+    assert rates[-1] == pytest.approx(0.02)
+
+
+class Overfits:
+    """The same batch at every step."""
+
+    def __init__(self, batch) -> None:  # type: ignore[no-untyped-def]
+        self.batch = batch
+
+    def __getitem__(self, step: int):  # type: ignore[no-untyped-def]
+        return self.batch
+
+
+def test_the_autoencoder_learns_one_batch_by_heart(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    stage = AutoencoderStage(TINY, 1, 4)
+    stage.data = Overfits(stage.data[0])  # type: ignore[assignment]
+
+    train(stage, dataclasses.replace(PLAN, steps=40, rate=1e-2, checkpoint_every=1000), tmp_path)
+
+    values = [float(loss) for _, loss in losses(tmp_path)]
+    assert values[-1] < 0.7 * values[0]
+
+
+def test_the_denoiser_learns_one_batch_by_heart(tmp_path: Path, tiny_denoiser: DenoiserStage) -> None:
+    tiny_denoiser.data = Overfits(tiny_denoiser.data[0])  # type: ignore[assignment]
+    tiny_denoiser.measure = lambda *_: 0.0  # type: ignore[method-assign]
+
+    train(tiny_denoiser, dataclasses.replace(PLAN, steps=30, rate=5e-3, checkpoint_every=1000), tmp_path)
+
+    values = [float(loss) for _, loss in losses(tmp_path)]
+    assert sum(values[-10:]) < 0.85 * sum(values[:10])

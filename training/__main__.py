@@ -1,0 +1,158 @@
+"""`python -m training`: draw the data, train the model, export it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+from training.export import bytes_of
+from training.recipe import Recipe, export_model, train_autoencoder, train_denoiser
+from training.scenes import SEEDS, attributes_of, draw
+from training.sheets import save_grid
+from training.train import Plan
+from training.words import SHAPES, STYLES
+
+_AUTOENCODER_SHARE = 0.35
+"""Of the minutes, when there is a limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """What differs between a small machine and one with a GPU."""
+
+    autoencoder_steps: int
+    autoencoder_batch: int
+    autoencoder_rate: float
+    denoiser_steps: int
+    denoiser_batch: int
+    denoiser_rate: float
+    encoded_scenes: int
+
+
+_CPU = Hardware(10_000, 8, 3e-3, 12_000, 32, 1.5e-3, 40_000)
+_GPU = Hardware(12_000, 64, 3e-3, 40_000, 256, 2e-3, 200_000)
+
+
+@click.group()
+def main() -> None:
+    """Train overpaint-mini from nothing but this folder's own drawings.
+
+    A run lives in one folder and goes on from its latest checkpoint when started again.
+
+    \b
+    Examples:
+      python -m training sheet scenes.png
+      python -m training all --seed 0 --minutes 150 --threads 2
+      python -m training all --seed 0 --devices cuda --workers 14 --minutes 18
+    """
+
+
+def _options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that every stage shares, gathered into a recipe."""
+
+    def with_recipe(
+        run: Path,
+        seed: int,
+        minutes: float | None,
+        devices: str,
+        threads: int,
+        workers: int,
+        steps: int | None,
+        **rest: Any,
+    ) -> None:
+        torch.set_num_threads(threads)
+        try:
+            command(_recipe(run, seed, minutes, devices, workers, steps), **rest)
+        except FileNotFoundError as missing:
+            raise click.ClickException(str(missing)) from None
+
+    options = (
+        click.option("--run", type=click.Path(file_okay=False, path_type=Path), default=Path("training/runs/mini"),
+                     show_default=True, help="Folder of the run: checkpoints, logs, sheets, the model."),
+        click.option("--seed", default=0, show_default=True, help="Decides the data, the noise and the first weights."),
+        click.option("--minutes", type=click.FloatRange(min=0, min_open=True), default=None,
+                     help="Stop cleanly after so long in all; about a third is the autoencoder's."),
+        click.option("--devices", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
+        click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Of torch, on CPU."),
+        click.option("--workers", type=click.IntRange(min=0), default=1, show_default=True,
+                     help="Processes that draw ahead of the trainer."),
+        click.option("--steps", type=click.IntRange(min=1), default=None, help="Of each stage. [default: by device]"),
+    )  # fmt: skip
+    wrapped: Callable[..., None] = with_recipe
+    wrapped.__doc__, wrapped.__name__ = command.__doc__, command.__name__
+    for option in reversed(options):
+        wrapped = option(wrapped)
+    return wrapped
+
+
+def _recipe(run: Path, seed: int, minutes: float | None, devices: str, workers: int, steps: int | None) -> Recipe:
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if devices == "auto" else devices
+    size = _GPU if device.startswith("cuda") else _CPU
+    torch.manual_seed(seed)
+    first = None if minutes is None else minutes * _AUTOENCODER_SHARE
+    second = None if minutes is None else minutes * (1 - _AUTOENCODER_SHARE)
+    return Recipe(
+        run,
+        autoencoder=Plan(steps or size.autoencoder_steps, size.autoencoder_rate, seed, first, device, workers),
+        denoiser=Plan(steps or size.denoiser_steps, size.denoiser_rate, seed, second, device, workers),
+        autoencoder_batch=size.autoencoder_batch,
+        denoiser_batch=size.denoiser_batch,
+        encoded_scenes=size.encoded_scenes,
+    )
+
+
+@main.command("autoencoder")
+@_options
+def _autoencoder(recipe: Recipe) -> None:
+    """Train the autoencoder."""
+    train_autoencoder(recipe)
+
+
+@main.command("denoiser")
+@_options
+def _denoiser(recipe: Recipe) -> None:
+    """Train the UNet and the text encoder on a finished autoencoder."""
+    train_denoiser(recipe)
+
+
+@main.command("export")
+@_options
+def _export(recipe: Recipe) -> None:
+    """Write the model folder from the latest checkpoints."""
+    folder = export_model(recipe)
+    click.echo(f"{folder}: {bytes_of(folder) / 1e6:.2f} MB")
+
+
+@main.command("all")
+@_options
+def _all(recipe: Recipe) -> None:
+    """Train the autoencoder, then the denoiser, and export the model."""
+    train_autoencoder(recipe)
+    train_denoiser(recipe)
+    folder = export_model(recipe)
+    click.echo(f"{folder}: {bytes_of(folder) / 1e6:.2f} MB")
+
+
+@main.command("sheet")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--side", default=64, show_default=True, help="Pixels of one scene.")
+def _sheet(file: Path, side: int) -> None:
+    """Draw a sheet of scenes to FILE: each shape in each style."""
+    first = SEEDS["train"].start
+    rows = [
+        [
+            draw(attributes_of(first + 10 * y + x).evolve(style=style, shape=shape), side).picture
+            for x, shape in enumerate(SHAPES)
+        ]
+        for y, style in enumerate(STYLES)
+    ]
+    save_grid(rows, file)
+
+
+if __name__ == "__main__":
+    main()

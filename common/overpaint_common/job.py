@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from typing import Annotated, Literal, Self
 
 from pydantic import AwareDatetime, Field, HttpUrl, ValidationError
+from pydantic_core import ErrorDetails
 
 from overpaint_common.errors import InvalidJob
 from overpaint_common.frozen import Frozen
-from overpaint_common.passes import Pass, Seed
+from overpaint_common.passes import OPERATIONS, Pass, Seed
 from overpaint_common.references import ObjectUri, PrefixUri
 from overpaint_common.seeds import new_job_id, seed_of_job
 
@@ -107,21 +109,43 @@ def _check_size(size: int) -> None:
 SECRET_FIELDS = frozenset({"webhook", "redis_url"})
 """Fields whose values are never repeated in a message: they may hold passwords and tokens."""
 
+Location = tuple[int | str, ...]
+"""Where a field is: names, and places in lists."""
 
-def explain(error: ValidationError) -> str:
-    """What is wrong with each field, on one line: where, what was given, what is wanted."""
-    lines = []
-    for detail in error.errors(include_url=False):
-        where = ".".join(str(part) for part in detail["loc"]) or "job"
-        if detail["type"] == "extra_forbidden":
-            lines.append(f"{where}: unknown field; remove it or check its spelling")
-            continue
-        given = repr(detail.get("input"))
-        shown = given if len(given) <= 80 else f"{given[:60]}... ({len(given)} characters)"
-        if detail["type"] == "missing":
-            lines.append(f"{where}: required")
-        elif SECRET_FIELDS & set(detail["loc"]):
-            lines.append(f"{where}: {detail['msg']}")
-        else:
-            lines.append(f"{where}: {detail['msg']} (given: {shown})")
-    return "; ".join(lines)
+
+def _dotted(where: Location) -> str:
+    return ".".join(map(str, where)) or "job"
+
+
+def explain(error: ValidationError, name: Callable[[Location], str] = _dotted) -> str:
+    """What is wrong with each field, on one line: where, what is wanted, what was given. `name` spells the where."""
+    details = error.errors(include_url=False)
+    return "; ".join(f"{name(detail['loc'])}: {_wrong(detail)}" for detail in details if not _echo(detail, details))
+
+
+def _wrong(detail: ErrorDetails) -> str:
+    match detail["type"]:
+        case "missing":
+            return "required"
+        case "extra_forbidden":
+            return "unknown field; remove it or check its spelling"
+        case "union_tag_not_found":
+            return f"names no op; give one of {', '.join(OPERATIONS)}"
+        case "union_tag_invalid":
+            return f"op {_shortened(detail['ctx']['tag'])} is none of {', '.join(OPERATIONS)}"
+        case "value_error":
+            return detail["msg"].removeprefix("Value error, ")
+    secret = SECRET_FIELDS & set(detail["loc"])
+    return detail["msg"] if secret else f"{detail['msg']} (given: {_shortened(detail['input'])})"
+
+
+def _echo(detail: ErrorDetails, details: list[ErrorDetails]) -> bool:
+    """Whether a list is called too short only because pydantic leaves its wrong items out."""
+    where = detail["loc"]
+    inside = (other for other in details if other["loc"][: len(where)] == where != other["loc"])
+    return detail["type"] == "too_short" and any(inside)
+
+
+def _shortened(given: object) -> str:
+    text = repr(given)
+    return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"

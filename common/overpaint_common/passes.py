@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
@@ -71,3 +71,6 @@ class MatchColor(Frozen):
 
 
 Pass = Annotated[Img2Img | Inpaint | Upscale | Edit | MatchColor, Field(discriminator="op")]
+
+OPERATIONS: tuple[str, ...] = tuple(kind.model_fields["op"].default for kind in get_args(get_args(Pass)[0]))
+"""What a pass may name as its `op`."""

@@ -9,7 +9,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from redis import Redis
 
 from overpaint_common.errors import SettingsError
-from overpaint_common.job import explain
+from overpaint_common.job import Location, explain
 from overpaint_common.references import PrefixUri, Reference
 from overpaint_common.storage import Access, ObjectStore, S3Options, open_store
 
@@ -54,7 +54,9 @@ class Settings(BaseSettings):
         try:
             return cls(**given)
         except ValidationError as error:
-            raise SettingsError(explain(error).replace("ledger: required", MISSING_LEDGER)) from None
+            raise SettingsError(
+                explain(error, _variable).replace("OVERPAINT_LEDGER: required", MISSING_LEDGER)
+            ) from None
 
     def open_store(self) -> ObjectStore:
         return open_store(
@@ -75,9 +77,13 @@ class Settings(BaseSettings):
 
 
 MISSING_LEDGER = (
-    "ledger: required; set OVERPAINT_LEDGER to the ledger's root, such as s3://my-ledger/ (`overpaint up` prints the "
+    "OVERPAINT_LEDGER: required; set it to the ledger's root, such as s3://my-ledger/ (`overpaint up` prints the "
     "settings of a local stack)"
 )
+
+
+def _variable(where: Location) -> str:
+    return f"OVERPAINT_{where[0]}".upper()
 
 
 class AccessSettings(Settings):

@@ -57,6 +57,11 @@ def test_no_settings_at_all_is_a_failure_that_names_them(place: Place) -> None:
     assert set(found) == {"versions", "settings"}
 
 
+def test_a_wrong_allowlist_is_named_as_it_is_set(place: Place) -> None:
+    found = findings(place, 3, OVERPAINT_READ="s3://photos/,photos")
+    assert found["settings"]["message"].startswith("OVERPAINT_READ: reference 'photos' is not understood")
+
+
 def test_an_allowlist_that_covers_the_ledger_is_a_failure(place: Place) -> None:
     found = findings(place, 3, OVERPAINT_WRITE=place.folder.as_uri())
     assert "overlap" in found["settings"]["message"]

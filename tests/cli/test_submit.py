@@ -180,5 +180,5 @@ def test_missing_settings_are_all_listed(place: Place) -> None:
     )
     assert done.exit_code == 2
     assert done.stderr.startswith("error[settings]: ")
-    for name in ("OVERPAINT_LEDGER", "s3_max_attempts"):
+    for name in ("OVERPAINT_LEDGER", "OVERPAINT_S3_MAX_ATTEMPTS"):
         assert name in done.stderr

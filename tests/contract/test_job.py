@@ -75,11 +75,12 @@ def test_the_id_of_a_key_is_stable_across_releases() -> None:
     [
         ({"passes": []}, "passes"),
         ({"passes": [{"op": "img2img"}] * 17}, "passes"),
-        ({"passes": [{"op": "dream"}]}, "dream"),
+        ({"passes": [{"op": "dream"}]}, r"^passes\.0: op 'dream' is none of img2img, inpaint, .*match_color$"),
+        ({"passes": [{"prompt": "x"}]}, r"^passes\.0: names no op; give one of img2img, inpaint, .*match_color$"),
         ({"variants": 17}, "variants"),
         ({"id": "../../etc/passwd"}, "id"),
         ({"model": "org/repository"}, "model"),
-        ({"source": "https://example.com/cat.jpg"}, "s3://bucket/key"),
+        ({"source": "https://example.com/cat.jpg"}, "^source: reference 'https.*file:///absolute/path$"),
         ({"source": "s3://photos/"}, "names a folder"),
         ({"source": "s3://photos/../ledger/x"}, r"'\.\.'"),
         ({"schema_version": 2}, "schema_version"),
@@ -98,6 +99,13 @@ def test_all_wrong_fields_are_named_at_once() -> None:
     """Given two wrong fields, when the job is read, then one error names both."""
     with pytest.raises(InvalidJob, match=r"variants: .*; priority: "):
         job(variants=0, priority="urgent")
+
+
+def test_a_wrong_pass_does_not_make_the_list_too_short() -> None:
+    """Given a list with one wrong pass, when the job is read, then that pass alone is complained of."""
+    with pytest.raises(InvalidJob) as raised:
+        job(passes=[{"op": "img2img", "strength": 3}])
+    assert str(raised.value) == "passes.0.img2img.strength: Input should be less than or equal to 1 (given: 3)"
 
 
 def test_a_huge_body_is_refused_before_it_is_parsed() -> None:

@@ -66,9 +66,11 @@ class S3Options:
         if self.endpoint_url is not None:
             address = urlsplit(self.endpoint_url)
             if address.scheme not in ("http", "https") or not address.hostname:
-                raise SettingsError("the S3 endpoint is no address; write https://host or http://host:port")
+                raise SettingsError("OVERPAINT_S3_ENDPOINT_URL is no address; write https://host or http://host:port")
             if "@" in address.netloc:
-                raise SettingsError("the S3 endpoint holds a user name or password; give credentials boto3's way")
+                raise SettingsError(
+                    "OVERPAINT_S3_ENDPOINT_URL holds a user name or password; give credentials boto3's way"
+                )
 
 
 class S3Store:

@@ -65,14 +65,14 @@ def test_status_of_a_running_job_names_phase_step_and_worker(place: Place, produ
     moment = Progress(state="running", phase="denoise", step=12, steps=25, worker="gpu-1")
     producer.live.report({job_id: [moment]})
     assert place.run("status", job_id).stdout.strip() == "running  denoise  step 12 of 25  on gpu-1"
-    assert json.loads(place.run("status", job_id, "--json").stdout) == {
-        "id": job_id,
-        "state": "running",
-        "phase": "denoise",
-        "step": 12,
-        "steps": 25,
-        "worker": "gpu-1",
-    }
+
+
+@pytest.mark.parametrize("step", [0, 12])
+def test_status_as_json_has_every_field_of_the_moment(place: Place, producer: Producer, step: int) -> None:
+    job_id = place.submit()
+    moment = Progress(state="running", phase="denoise", step=step, steps=25, worker="gpu-1")
+    producer.live.report({job_id: [moment]})
+    assert json.loads(place.run("status", job_id, "--json").stdout) == {"id": job_id, **moment.model_dump()}
 
 
 @pytest.mark.parametrize("command", ["status", "wait", "result", "cancel"])
@@ -89,6 +89,35 @@ def test_a_result_asked_for_too_early_has_its_own_exit_code(place: Place) -> Non
     done = place.run("result", place.submit())
     assert done.exit_code == 4
     assert done.stderr.startswith("error[not_finished]:")
+
+
+@pytest.mark.parametrize(
+    ("command", "exit_code", "code"),
+    [
+        (("result", "ID"), 4, "not_finished"),
+        (("status", "0" * 32), 2, "object_not_found"),
+        (("status", "../../etc"), 2, "usage"),
+        (("wait", "ID", "--timeout", "soon"), 2, "usage"),
+        (("status", "ID", "--colour"), 2, "usage"),
+        (("repaint",), 2, "usage"),
+    ],
+)
+def test_after_json_an_error_is_json_too(place: Place, command: tuple[str, ...], exit_code: int, code: str) -> None:
+    job_id = place.submit()
+    done = place.run(*(job_id if word == "ID" else word for word in command), "--json")
+    assert (done.exit_code, done.stdout) == (exit_code, "")
+    (error,) = json.loads(done.stderr).values()
+    assert error["code"] == code
+    assert error["message"]
+
+
+def test_what_the_operating_system_refuses_is_told_as_such(place: Place, producer: Producer) -> None:
+    job_id = place.submit()
+    finish(producer, job_id)
+    done = place.run("result", job_id, "--save", str(place.source / "saved"))
+    assert done.exit_code == 3
+    assert done.stderr.startswith("error[os]: ")
+    assert "Not a directory" in done.stderr
 
 
 def test_wait_gives_up_at_its_timeout(place: Place) -> None:

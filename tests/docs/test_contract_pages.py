@@ -7,6 +7,7 @@ import re
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
+from click.testing import CliRunner
 from jsonschema import Draft202012Validator
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
@@ -20,6 +21,7 @@ from overpaint_common.passes import Img2Img, Pass
 from overpaint_common.references import Reference
 from overpaint_common.result import Result
 from overpaint_common.schema import schemas
+from overpaint_producer.cli import main
 from overpaint_worker.cli import worker as worker_command
 from overpaint_worker.engine.engine import PhaseLimits
 from overpaint_worker.engine.registry import ModelSpec
@@ -109,6 +111,12 @@ def test_errors_lists_every_code_with_its_class_and_whether_to_retry() -> None:
         (kind.code, kind.__name__, "yes" if kind.retryable else "no") for kind in tree
     )
     assert all(meaning and remedy for _, _, meaning, _, remedy in rows)
+
+
+def test_errors_and_help_list_the_same_exit_codes() -> None:
+    """Given the command line's help, when the table of exit codes is read, then both have the same codes."""
+    told = re.findall(r"^ +(\d+)  \w", CliRunner().invoke(main, ["--help"]).output, re.MULTILINE)
+    assert [row[0] for row in ERRORS.rows("code") if len(row) == 2] == told
 
 
 def test_the_jobs_and_records_of_the_protocol_page_fit_the_schemas() -> None:

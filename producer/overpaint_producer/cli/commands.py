@@ -45,6 +45,8 @@ def main() -> None:
       0  done
       1  the job failed or was cancelled; for cancel: it had ended already
       2  the command line, the settings or the job are wrong; nothing was accepted
-      3  Redis or the storage did not do their part
+      3  Redis, the storage or the operating system did not do their part
       4  not finished: asked for a result too early, or wait reached its --timeout
+     78  worker: settings, registry or model are wrong; starting it again will not help
+    130  Ctrl-C
     """

@@ -19,8 +19,8 @@ def emit(document: dict[str, Any]) -> None:
 
 
 def moment_as_json(job_id: str, moment: Progress) -> dict[str, Any]:
-    """The moment's fields, the empty ones left out, after the job's id."""
-    return {"id": job_id, **moment.model_dump(mode="json", exclude_defaults=True)}
+    """The moment's fields after the job's id."""
+    return {"id": job_id, **moment.model_dump(mode="json")}
 
 
 def words(moment: Progress) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import IO, Any
 
 import click
@@ -43,6 +44,19 @@ class Fault(click.ClickException):
     def show(self, file: IO[Any] | None = None) -> None:
         label = click.style(f"error[{self.code}]:", fg="red", bold=True)
         click.echo(f"{label} {self.message}", file=file, err=True)
+
+
+class JsonFault(click.ClickException):
+    """Any error as one JSON object on stderr, for callers that asked for JSON."""
+
+    def __init__(self, error: click.ClickException) -> None:
+        super().__init__(error.format_message())
+        self.code = error.code if isinstance(error, Fault) else "usage"
+        self.exit_code = error.exit_code
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        fault = {"error": {"code": self.code, "message": self.message}}
+        click.echo(json.dumps(fault, ensure_ascii=False), file=file, err=True)
 
 
 def exit_code_of(error: OverpaintError) -> int:

@@ -12,10 +12,13 @@ from typing import Any
 import click
 
 from overpaint_common.errors import OverpaintError, SettingsError
-from overpaint_producer.cli.exits import INFRASTRUCTURE, INTERRUPTED, Fault
+from overpaint_producer.cli.exits import INFRASTRUCTURE, INTERRUPTED, Fault, JsonFault
 
 ENTRY_POINTS = "overpaint.commands"
 """Group of entry points under which other packages add commands; the worker extra does."""
+
+
+AS_JSON = "overpaint_producer.as_json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,7 @@ class Command:
 
 
 class LazyGroup(click.Group):
-    """Commands by section. Turns Overpaint's errors into one line on stderr and an exit code."""
+    """Commands by section. Turns errors into one line on stderr, of JSON after --json, and an exit code."""
 
     def __init__(self, *args: Any, sections: Mapping[str, tuple[Command, ...]], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -61,7 +64,20 @@ class LazyGroup(click.Group):
             with formatter.section("Added by other packages"):
                 formatter.write_dl([(name, _added()[name].value) for name in others])
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        # Whoever asked for JSON gets it also where the command's own arguments cannot be parsed.
+        ctx.meta[AS_JSON] = "--json" in args
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return self._invoke(ctx)
+        except click.ClickException as error:
+            if ctx.meta[AS_JSON]:
+                raise JsonFault(error) from None
+            raise
+
+    def _invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except OverpaintError as error:

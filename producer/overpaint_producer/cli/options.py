@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from overpaint_producer.handle import JobHandle
     from overpaint_producer.producer import Producer
 
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for a program to read.")
+as_json = click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON for a program to read; errors too, on stderr."
+)
 
 
 def _job_id(context: click.Context, parameter: click.Parameter, value: str) -> str:

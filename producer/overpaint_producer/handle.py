@@ -49,7 +49,13 @@ class JobHandle:
         if moment is None:
             self._ledger.request(self.id)
             return Progress(state="accepted", detail="in the ledger; Redis does not know of a ticket for it")
-        return moment.model_copy(update={"detail": self._queued_detail()}) if moment.state == "queued" else moment
+        match moment.state:
+            case "queued":
+                return moment.model_copy(update={"detail": self._queued_detail()})
+            case "running":
+                return moment.model_copy(update={"detail": self._running_detail(moment)})
+            case _:
+                return moment
 
     def progress(self, timeout: float | None = None) -> Iterator[Progress]:
         """Yield every moment of the job as it happens, ending with the final one.
@@ -135,6 +141,13 @@ class JobHandle:
         except (BrokerUnavailable, ObjectNotFound):
             return ""
         return "" if served else f"no worker serves model {job.model!r} at the moment"
+
+    def _running_detail(self, moment: Progress) -> str:
+        try:
+            gone = moment.worker not in {worker.name for worker in self._live.workers()}
+        except BrokerUnavailable:
+            gone = False
+        return f"worker {moment.worker} is gone; submit the job again" if moment.worker and gone else moment.detail
 
 
 def _left(deadline: float | None) -> float:

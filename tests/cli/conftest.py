@@ -50,12 +50,12 @@ class Place:
             monkeypatch.setenv(name, value)
         return Producer()
 
-    def announce(self, *, alive: bool) -> None:
-        """Say that a worker serves `mini` here; one that is not alive leaves its model behind."""
+    def announce(self, *, alive: bool, worker: str = "played", model: str = "mini") -> None:
+        """Say that a worker serves `model` here; one that is not alive leaves its model behind."""
         live = Live(connect(self.redis.url))
         prefix = self.folder.as_uri()
         card = ModelCard(
-            name="mini",
+            name=model,
             operations=("img2img",),
             family="stable-diffusion",
             steps_rule="floor",
@@ -68,10 +68,10 @@ class Place:
             reads=(f"{prefix}/in/",),
             writes=(f"{prefix}/out/",),
         )
-        worker = WorkerCard(name="played", device="cpu", models=("mini",), slots=8, pid=1, started_at=datetime.now(UTC))
-        live.announce(worker, [card])
+        now = datetime.now(UTC)
+        live.announce(WorkerCard(name=worker, device="cpu", models=(model,), slots=8, pid=1, started_at=now), [card])
         if not alive:
-            live.withdraw(worker.name)
+            live.withdraw(worker)
         live.close()
 
 

@@ -64,7 +64,16 @@ def test_status_of_a_running_job_names_phase_step_and_worker(place: Place, produ
     job_id = place.submit()
     moment = Progress(state="running", phase="denoise", step=12, steps=25, worker="gpu-1")
     producer.live.report({job_id: [moment]})
+    place.announce(alive=True, worker="gpu-1")
     assert place.run("status", job_id).stdout.strip() == "running  denoise  step 12 of 25  on gpu-1"
+
+
+def test_status_of_a_running_job_says_that_its_worker_is_gone(place: Place, producer: Producer) -> None:
+    # Given a job that a worker was painting, and nobody but another worker alive
+    job_id = place.submit()
+    producer.live.report({job_id: [Progress(state="running", phase="denoise", step=12, steps=25, worker="gpu-1")]})
+    place.announce(alive=True, worker="gpu-2")
+    assert place.run("status", job_id).stdout.strip().endswith("worker gpu-1 is gone; submit the job again")
 
 
 @pytest.mark.parametrize("step", [0, 12])
@@ -72,6 +81,7 @@ def test_status_as_json_has_every_field_of_the_moment(place: Place, producer: Pr
     job_id = place.submit()
     moment = Progress(state="running", phase="denoise", step=step, steps=25, worker="gpu-1")
     producer.live.report({job_id: [moment]})
+    place.announce(alive=True, worker="gpu-1")
     assert json.loads(place.run("status", job_id, "--json").stdout) == {"id": job_id, **moment.model_dump()}
 
 

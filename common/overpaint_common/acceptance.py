@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from overpaint_common.errors import BrokerUnavailable, ForbiddenReference, InvalidJob, UnknownModel
+from overpaint_common.errors import BrokerUnavailable, ForbiddenReference, InvalidJob, SettingsError, UnknownModel
 from overpaint_common.fleet import ModelCard, settle
 from overpaint_common.job import Job
 from overpaint_common.ledger import Held, Ledger
@@ -35,13 +35,16 @@ class Acceptance:
     def accept(self, job: Job) -> Accepted:
         """Settle, store and queue one job.
 
-        Raises InvalidJob or ForbiddenReference for what the fleet would refuse, IdempotencyConflict, and
-        StorageUnavailable while the ledger cannot be written: then nothing was promised and submitting again is safe.
+        Raises InvalidJob or ForbiddenReference for what the fleet would refuse, IdempotencyConflict, SettingsError
+        where the workers keep another ledger, and StorageUnavailable while the ledger cannot be written: then nothing
+        was promised and submitting again is safe.
         """
         job.check_size()
         digest, not_queued = job.digest(), None
         try:
-            settled = settle(job, find_model(self._live.models(), job.model))
+            card = find_model(self._live.models(), job.model)
+            self._check_ledger(card)
+            settled = settle(job, card)
         except BrokerUnavailable as error:
             settled, not_queued = settle(job, None), error
         except (InvalidJob, ForbiddenReference):
@@ -53,6 +56,14 @@ class Acceptance:
         if held.record is None and not_queued is None:
             not_queued = self._queue(held)
         return Accepted(held.record, not_queued if held.record is None else None)
+
+    def _check_ledger(self, card: ModelCard | None) -> None:
+        ours = str(self._ledger.keys.root)
+        if card is not None and card.ledger not in (None, ours):
+            raise SettingsError(
+                f"the ledger here is {ours}, but the workers of model {card.name!r} keep theirs at {card.ledger} and "
+                "would never find the job; set OVERPAINT_LEDGER to the same root everywhere"
+            )
 
     def _queue(self, held: Held) -> BrokerUnavailable | None:
         job = held.request.job

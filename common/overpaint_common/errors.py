@@ -30,6 +30,7 @@
     |   |-- PipelineFailed            the pipeline raised
     |   |-- DeviceOutOfMemory
     |   `-- EngineDied                the engine thread is gone; the job goes back
+    |-- WorkerStopping                the worker was told to stop; the job goes back
     |-- InternalError                 a bug of ours
     |-- JobCancelled                  somebody cancelled the job
     |-- JobFailed                     raised to whoever asks a failed job for its pictures
@@ -171,6 +172,11 @@ class DeviceOutOfMemory(EngineError):
 
 class EngineDied(EngineError):
     code = "engine_died"
+    retryable = True
+
+
+class WorkerStopping(OverpaintError):
+    code = "worker_stopping"
     retryable = True
 
 

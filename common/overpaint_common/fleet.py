@@ -35,6 +35,8 @@ class ModelCard(Frozen):
     """Prefixes that the workers may read sources from."""
     writes: tuple[PrefixUri, ...] = ()
     """Prefixes that the workers may write pictures to."""
+    ledger: PrefixUri | None = None
+    """Root of the workers' ledger; None from workers before 0.2."""
 
 
 class WorkerCard(Frozen):
@@ -46,6 +48,10 @@ class WorkerCard(Frozen):
     slots: int
     pid: int
     started_at: AwareDatetime
+    reads: tuple[PrefixUri, ...] = ()
+    writes: tuple[PrefixUri, ...] = ()
+    ledger: PrefixUri | None = None
+    """Root of its ledger: producers need the same."""
 
 
 def settle(job: Job, card: ModelCard | None) -> Job:

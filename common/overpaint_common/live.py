@@ -39,7 +39,7 @@ class Progress(Frozen):
     state: JobState
     """accepted: in the ledger, but Redis knows nothing of it; queued: a ticket waits for a worker."""
     phase: str = ""
-    """While running: fetch, prepare, load, denoise, upload, ..."""
+    """While running: fetch, wait (for the device), load, denoise, encode, upload."""
     step: int = 0
     """Denoising steps done over all passes and variants."""
     steps: int = 0
@@ -59,7 +59,7 @@ class Attempts:
 
     started: int
     outages: int
-    """Of those, how many were lost to an outage of storage or Redis."""
+    """Of those, how many were lost to an outage of storage or Redis, or to a worker that was told to stop."""
 
 
 def last_moment(record: Result) -> Progress:

@@ -123,7 +123,8 @@ class Result(Frozen):
     """Library versions."""
     worker: str | None = None
     timings: dict[str, float] = Field(default_factory=dict)
-    """Seconds by phase of the attempt that finished."""
+    """Seconds by phase of the attempt that finished: `queued` since acceptance, `fetch`, `decode`, `prepare`, `paint`
+    (waiting for the device included; `engine` is the part on it), `encode`, `upload`."""
     warnings: tuple[WarningNote, ...] = ()
     failure: Failure | None = None
     accepted_at: AwareDatetime

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from redis import Redis
 
 from overpaint_common.errors import (
     ForbiddenReference,
@@ -12,11 +13,16 @@ from overpaint_common.errors import (
     JobCancelled,
     NotFinished,
     ObjectNotFound,
+    SettingsError,
     WaitTimeout,
 )
 from overpaint_common.live import connect
+from overpaint_common.tickets import Tickets, client_app
+from overpaint_common.wire import queue_name
 from overpaint_producer import Img2Img, Producer
 from tests.support.stack import Stack, eventually, job
+
+QUEUE = queue_name("overpaint-mini", "standard")
 
 
 def test_the_same_key_and_body_give_the_first_job_back(serving: Stack, producer: Producer) -> None:
@@ -97,6 +103,42 @@ def test_what_is_not_there_is_said_plainly(idle: Stack) -> None:
             handle.result()
         with pytest.raises(WaitTimeout, match="goes on"):
             handle.wait(timeout=0.3)
+
+
+def test_a_second_ticket_of_a_job_in_hand_is_dropped(serving: Stack, producer: Producer) -> None:
+    """Given a running job, when the same body is submitted again, then it is painted once all the same."""
+    body = job(serving, passes=(Img2Img(prompt="a blue square", steps=100, strength=1),))
+    handle = producer.submit(body)
+    moments = handle.progress(timeout=60)
+    assert any(moment.step > 0 for moment in moments)
+    producer.submit(body)
+    with Redis.from_url(serving.redis.url) as redis:
+        eventually(lambda: redis.hlen("unacked") == 1 and not redis.llen(QUEUE), "the second ticket dropped")
+    assert not handle.status().finished
+    assert handle.wait(timeout=60).attempts == 1
+
+
+def test_a_ledger_that_is_not_the_workers_is_found_out_at_submission(serving: Stack) -> None:
+    """Given workers whose ledger lies elsewhere, when a job is submitted, then both places are named."""
+    with (
+        serving.producer(ledger=str(serving.at("books"))) as elsewhere,
+        pytest.raises(SettingsError, match=r"books/.* keep theirs at .*ledger/"),
+    ):
+        elsewhere.submit(job(serving))
+    assert not serving.keys("books")
+
+
+def test_a_ticket_of_an_unknown_job_is_told_of(serving: Stack, producer: Producer) -> None:
+    """Given a ticket whose job is not in the worker's ledger, when it is taken, then the live status says so."""
+    tickets = Tickets(client_app(serving.redis.url))
+    tickets.send_to(QUEUE, "job-nobody-knows")
+    tickets.close()
+
+    def told() -> str:
+        moment = producer.live.progress("job-nobody-knows")
+        return moment.detail if moment else ""
+
+    eventually(lambda: "found no such job in its ledger" in told(), "status told")
 
 
 def test_a_job_once_accepted_stays_accepted_when_the_fleet_changes(serving: Stack, producer: Producer) -> None:

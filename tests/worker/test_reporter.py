@@ -38,17 +38,15 @@ def moment(step: int) -> Progress:
     return Progress(state="running", phase="denoise", step=step, steps=100)
 
 
-def test_two_attempts_at_one_job_are_watched_apart(live: Live, reporter: Reporter) -> None:
-    """Given two attempts in hand, when one is abandoned the other goes on; when the job is cancelled, both stop."""
-    first, second, other = reporter.watch("job-1234"), reporter.watch("job-1234"), reporter.watch("job-5678")
-    first.set()
-    assert not second.is_set()
-    reporter.forget("job-1234", first)
+def test_a_cancelled_job_is_learned_of_and_no_other(live: Live, reporter: Reporter) -> None:
+    """Given two jobs in hand, when one is cancelled and tells its progress, then its event alone is set."""
+    cancelled, other = reporter.watch("job-1234"), reporter.watch("job-5678")
 
     live.ask_to_cancel("job-1234")
+    reporter.post("job-5678", moment(1))
     reporter.post("job-1234", moment(1))
 
-    assert second.wait(10)
+    assert cancelled.wait(10)
     assert not other.is_set()
 
 

@@ -110,8 +110,9 @@ class Attempt:
         log.info("attempt started job=%s attempt=%s number=%d", job.id, self._id, self._attempts.started)
         cancelled = self._runtime.reporter.watch(job.id)
         try:
-            with errors_named():
-                return self._run(Tracker(self._report, cancelled))
+            tracker = Tracker(self._report, cancelled)
+            with errors_named(), self._runtime.drain.covers(tracker):
+                return self._run(tracker)
         except JobCancelled:
             return self._result(job, "cancelled")
         except OverpaintError as error:
@@ -122,7 +123,7 @@ class Attempt:
                 self._runtime.live.count_outage(job.id)
             raise
         finally:
-            self._runtime.reporter.forget(job.id, cancelled)
+            self._runtime.reporter.forget(job.id)
 
     def _run(self, tracker: Tracker) -> Result:
         job, card = self._settle()
@@ -136,6 +137,7 @@ class Attempt:
                 job, "succeeded", passthrough=True, variants=stored, source=fetched.describe(), warnings=notes
             )
         fitted = self._prepare(job, fetched.source, card.native_size)
+        self._report("wait", 0)
         with self._watch.phase("paint"):
             outcome = run_passes(job, fitted.picture, card.steps_rule, self._runtime.engine, tracker)
         self._watch.add("engine", outcome.engine_seconds)

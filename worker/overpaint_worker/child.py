@@ -14,7 +14,7 @@ from typing import Any
 from celery import signals
 from celery.worker import state
 
-from overpaint_common.errors import OverpaintError
+from overpaint_common.errors import OverpaintError, SettingsError
 from overpaint_worker import exits
 from overpaint_worker.engine.calls import Loader
 from overpaint_worker.engine.registry import Registry
@@ -102,6 +102,12 @@ def device_name(device: str) -> str:
         return "cpu"
     import torch
 
+    if not torch.cuda.is_available():
+        wanted = os.environ.get("OVERPAINT_DEVICE")
+        raise SettingsError(
+            f"device {wanted}: torch {torch.__version__} finds no such CUDA device; see nvidia-smi, install a torch "
+            "built for CUDA, or run with --devices cpu"
+        )
     return f"cuda: {torch.cuda.get_device_name()}"
 
 

@@ -21,7 +21,7 @@ class Reporter:
         self._live = live
         self._lock = threading.Condition()
         self._moments: dict[str, list[Progress]] = {}
-        self._watchers: dict[str, list[threading.Event]] = {}
+        self._watched: dict[str, threading.Event] = {}
         self._stopping = False
         self._thread = threading.Thread(target=self._loop, name="reporter", daemon=True)
 
@@ -36,20 +36,14 @@ class Reporter:
         self._thread.join()
 
     def watch(self, job_id: str) -> threading.Event:
-        """A new event that is set when somebody cancels the job; `forget` it afterwards.
-
-        Each attempt has its own: two tickets of one job may be in hand at once.
-        """
-        event = threading.Event()
+        """A new event that is set when somebody cancels the job; `forget` the job afterwards."""
         with self._lock:
-            self._watchers.setdefault(job_id, []).append(event)
+            event = self._watched[job_id] = threading.Event()
         return event
 
-    def forget(self, job_id: str, event: threading.Event) -> None:
+    def forget(self, job_id: str) -> None:
         with self._lock:
-            left = [other for other in self._watchers.pop(job_id, []) if other is not event]
-            if left:
-                self._watchers[job_id] = left
+            self._watched.pop(job_id, None)
 
     def post(self, job_id: str, moment: Progress) -> None:
         """Publish one moment soon; never blocks on Redis."""
@@ -83,7 +77,6 @@ class Reporter:
                     self._moments[job_id] = (moments + self._moments.get(job_id, []))[-MAX_KEPT:]
             return False
         with self._lock:
-            for job_id in cancelled:
-                for event in self._watchers.get(job_id, ()):
-                    event.set()
+            for job_id in cancelled & self._watched.keys():
+                self._watched[job_id].set()
         return True

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from overpaint_common.errors import BrokerUnavailable, EngineDied, ModelUnreachable, OverpaintError, StorageUnavailable
+from overpaint_common.errors import (
+    BrokerUnavailable,
+    EngineDied,
+    ModelUnreachable,
+    OverpaintError,
+    StorageUnavailable,
+    WorkerStopping,
+)
 from overpaint_common.live import Attempts
 
 OUTAGE_ATTEMPTS = 100
-"""Attempts that outages of storage or Redis may cost before the job is given up: many, for no job is to blame."""
+"""Attempts lost to outages and stopping workers before a job is given up: many, for no job is to blame."""
 
 PAUSE = 2.0
 """Seconds to wait before a job goes back to the queue, lest it circle at full speed."""
@@ -16,8 +23,8 @@ LONG_PAUSE = 15.0
 
 
 def is_outage(error: OverpaintError) -> bool:
-    """Whether the error tells of storage, Redis or a model hub rather than of the job."""
-    return isinstance(error, StorageUnavailable | BrokerUnavailable | ModelUnreachable)
+    """Whether the error tells of storage, Redis, a model hub or a stopping worker rather than of the job."""
+    return isinstance(error, StorageUnavailable | BrokerUnavailable | ModelUnreachable | WorkerStopping)
 
 
 def gives_up(error: OverpaintError, attempts: Attempts, max_attempts: int) -> bool:
@@ -31,6 +38,6 @@ def gives_up(error: OverpaintError, attempts: Attempts, max_attempts: int) -> bo
 
 def pause(error: OverpaintError) -> float:
     """Seconds to wait before the job is queued again."""
-    if isinstance(error, EngineDied):
+    if isinstance(error, EngineDied | WorkerStopping):
         return 0.0
     return PAUSE if is_outage(error) else LONG_PAUSE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import threading
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from overpaint_common.acceptance import Acceptance
+from overpaint_common.errors import BrokerUnavailable
 from overpaint_common.fleet import ModelCard, WorkerCard
 from overpaint_common.ledger import Ledger
 from overpaint_common.live import Live, connect
@@ -17,12 +19,16 @@ from overpaint_common.seeds import new_attempt_id
 from overpaint_common.storage import Access, GuardedStore
 from overpaint_common.tickets import Tickets, client_app
 from overpaint_worker.announcer import Announcer
+from overpaint_worker.drain import Drain
 from overpaint_worker.engine.calls import Loader
 from overpaint_worker.engine.engine import Engine
 from overpaint_worker.engine.registry import Registry
+from overpaint_worker.in_hand import InHand
 from overpaint_worker.operations import SERVED
 from overpaint_worker.reporter import Reporter
 from overpaint_worker.settings import WorkerSettings
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -43,14 +49,24 @@ class Runtime:
     reporter: Reporter
     announcer: Announcer
     software: dict[str, str]
-    draining: threading.Event = field(default_factory=threading.Event)
-    """Set once the process is to end: nothing new is begun."""
+    drain: Drain
+    in_hand: InHand = field(default_factory=InHand)
+
+    @property
+    def draining(self) -> threading.Event:
+        """Set once the process is to end: nothing new is begun."""
+        return self.drain.begun
 
     def start(self) -> None:
         """Look for the ledger, load the model, then tell producers; raises StorageError, ModelLoadFailed."""
         self.ledger.check()
+        try:
+            self.live.ping()
+        except BrokerUnavailable as error:
+            log.warning("no jobs until Redis answers: %s", error)
         names = list(self.cards)
         self.engine.start(preload=names[0])
+        self.drain.start()
         self.reporter.start()
         self.announcer.start()
 
@@ -84,10 +100,14 @@ def build(
         slots=settings.slots,
         pid=os.getpid(),
         started_at=datetime.now(UTC),
+        reads=settings.read,
+        writes=settings.write,
+        ledger=settings.ledger,
     )
     ledger = Ledger(store, settings.ledger_root)
     live = Live(connect(redis_url))
     tickets = Tickets(client_app(redis_url))
+    engine = Engine(loader, on_death=on_engine_death)
     return Runtime(
         settings=settings,
         worker=worker,
@@ -98,7 +118,8 @@ def build(
         live=live,
         tickets=tickets,
         acceptance=Acceptance(ledger, live, tickets),
-        engine=Engine(loader, on_death=on_engine_death),
+        engine=engine,
+        drain=Drain(engine, settings.grace),
         reporter=Reporter(live),
         announcer=Announcer(live, worker, list(cards.values())),
         software=software,
@@ -121,4 +142,5 @@ def card(name: str, registry: Registry, settings: WorkerSettings) -> ModelCard:
         revision=spec.revision or "local",
         reads=settings.read,
         writes=settings.write,
+        ledger=settings.ledger,
     )

@@ -96,7 +96,10 @@ class Supervisor:
             return child.wait(self._grace)
         except subprocess.TimeoutExpired:
             log.warning(
-                "child killed pid=%d after %.0f s of grace; its jobs are repeated elsewhere", child.pid, self._grace
+                "child killed pid=%d after %.0f s of grace; jobs it had not handed back wait for Celery's visibility "
+                "timeout, or to be submitted again",
+                child.pid,
+                self._grace,
             )
             child.kill()
             return child.wait()

@@ -58,15 +58,24 @@ def _run(runtime: Runtime, task: Task, ticket: Sequence[Any]) -> None:
         log.warning("ticket dropped: %.200r names no job", ticket)
         return
     try:
-        with errors_named():
-            try:
-                request = runtime.ledger.request(job_id)
-            except ObjectNotFound as error:
-                log.warning("ticket dropped: %s", error)
-                return
-            run_job(runtime, request)
+        with errors_named(), runtime.in_hand.claim(job_id) as claimed:
+            if claimed:
+                _run_job(runtime, job_id)
+            else:
+                log.info("ticket dropped: job %s is in hand already", job_id)
     except OverpaintError as error:
         _give_back(runtime, task, job_id, error)
+
+
+def _run_job(runtime: Runtime, job_id: str) -> None:
+    try:
+        request = runtime.ledger.request(job_id)
+    except ObjectNotFound as error:
+        log.warning("ticket dropped: %s", error)
+        detail = f"worker {runtime.worker.name} found no such job in its ledger {runtime.worker.ledger}"
+        runtime.reporter.post(job_id, Progress(state="accepted", detail=detail))
+        return
+    run_job(runtime, request)
 
 
 def _submit(runtime: Runtime, task: Task, arguments: Sequence[Any]) -> None:

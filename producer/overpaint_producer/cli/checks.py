@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from redis.exceptions import RedisError
 
 from overpaint_common.errors import BrokerUnavailable, ObjectExists, OverpaintError, SettingsError
+from overpaint_common.fleet import WorkerCard
 from overpaint_common.frozen import Frozen
 from overpaint_common.live import Live, connect
 from overpaint_common.references import Reference
@@ -63,7 +64,7 @@ def examine() -> Iterator[Finding]:
     yield Finding(check="settings", state="ok", message=f"ledger {settings.ledger}, Redis {_shown(url)}")
     yield from check_redis(url)
     yield from check_ledger(settings.open_store(), settings.ledger_root)
-    yield from check_fleet(url)
+    yield from check_fleet(url, settings.ledger)
 
 
 def check_redis(url: str) -> Iterator[Finding]:
@@ -118,8 +119,8 @@ def check_ledger(store: ObjectStore, root: Reference) -> Iterator[Finding]:
     yield conditional
 
 
-def check_fleet(url: str) -> Iterator[Finding]:
-    """Which workers are alive, which models they serve, and whether each announced model has one."""
+def check_fleet(url: str, ledger: str) -> Iterator[Finding]:
+    """Which workers are alive, which models they serve, whether they agree, and whether each model has a worker."""
     live = Live(connect(url))
     try:
         models, workers = live.models(), live.workers()
@@ -129,8 +130,8 @@ def check_fleet(url: str) -> Iterator[Finding]:
     finally:
         live.close()
     for worker in workers:
-        message = f"{worker.name}: {', '.join(worker.models)} on {worker.device}, {worker.slots} slots"
-        yield Finding(check="worker", state="ok", message=message)
+        yield _worker(worker, ledger)
+    yield from _allowlists(workers)
     if not workers:
         remedy = "start one: overpaint worker (jobs submitted meanwhile wait for it)"
         yield Finding(check="worker", state="warn", message="none is alive", remedy=remedy)
@@ -139,11 +140,33 @@ def check_fleet(url: str) -> Iterator[Finding]:
         problem = remedy = ""
         if name not in served and workers:
             problem, remedy = "; no living worker serves it", "start a worker with it, or jobs for it will wait"
-        elif not card.reads or not card.writes:
-            problem = f"; its workers may {'read' if not card.reads else 'write'} nothing"
-            remedy = f"set {'OVERPAINT_READ' if not card.reads else 'OVERPAINT_WRITE'} for the workers"
         message = f"{name}: {', '.join(card.operations)}, {card.family}, {card.native_size} pixels{problem}"
         yield Finding(check="model", state="warn" if problem else "ok", message=message, remedy=remedy)
+
+
+def _worker(worker: WorkerCard, ledger: str) -> Finding:
+    message = f"{worker.name}: {', '.join(worker.models)} on {worker.device}, {worker.slots} slots"
+    if worker.ledger in (None, ledger):
+        return Finding(check="worker", state="ok", message=message)
+    return Finding(
+        check="worker",
+        state="fail",
+        message=f"{message}; it keeps its ledger at {worker.ledger}",
+        remedy=f"set OVERPAINT_LEDGER to one root everywhere; here it is {ledger}",
+    )
+
+
+def _allowlists(workers: list[WorkerCard]) -> Iterator[Finding]:
+    for name in sorted({name for worker in workers for name in worker.models}):
+        places = {(worker.reads, worker.writes) for worker in workers if name in worker.models}
+        if len(places) > 1:
+            yield Finding(
+                check="allowlists",
+                state="fail",
+                message=f"the workers of {name} may not all read and write the same places",
+                remedy="set OVERPAINT_READ and OVERPAINT_WRITE alike for all of them: a job fails where its worker may "
+                "not read or write what another may",
+            )
 
 
 def _eviction(info: dict[str, Any]) -> Finding:

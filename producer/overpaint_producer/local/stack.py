@@ -15,6 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+from kombu import Connection
+
 from overpaint_common.errors import BrokerUnavailable, EngineDied, SettingsError
 from overpaint_common.fleet import WorkerCard
 from overpaint_common.live import Live, connect
@@ -27,7 +29,7 @@ READY_LIMIT = 300.0
 """Seconds until the worker has announced its model; the first import of torch from a cold disk takes long."""
 
 STOP_GRACE = 15.0
-"""Seconds the worker may take to finish what it has begun."""
+"""Seconds the worker may take to finish what it has begun, or to hand it back."""
 
 WORKER = (sys.executable, "-m", "overpaint_worker", "--devices", "cpu")
 
@@ -109,6 +111,7 @@ class LocalStack:
             opened.enter_context(_claimed(self.folder))
             self._say("starting Redis")
             opened.enter_context(self.redis)
+            restore_unacknowledged(self.redis.url)
             self._say(f"starting the worker, its log is {self.worker_log}")
             began = datetime.now(UTC)
             self._worker = Child(self._command, log=self.worker_log, env=self._worker_environment())
@@ -166,6 +169,12 @@ class LocalStack:
 
 def _prefix(folder: Path) -> str:
     return str(Reference.from_path(folder).as_prefix())
+
+
+def restore_unacknowledged(redis_url: str) -> None:
+    """Queue again what a worker that is gone had in hand: this stack's only worker has not started yet."""
+    with Connection(redis_url, transport_options={"visibility_timeout": 0}) as connection:
+        connection.default_channel.qos.restore_visible(num=-1)  # No limit.
 
 
 def _require_worker() -> None:

@@ -24,6 +24,8 @@ from overpaint_worker.engine.policy import PriorityQueue
 
 log = logging.getLogger(__name__)
 
+_NEVER_BEGUN = "cancelled while waiting for the engine"
+
 
 @dataclass(frozen=True, slots=True)
 class PhaseLimits:
@@ -89,10 +91,20 @@ class Engine:
             if self._dead is not None:
                 future.set_exception(EngineDied(f"the engine is gone: {self._dead}; the job goes back to the queue"))
                 return future
+            if call.cancelled.is_set():
+                future.set_exception(JobCancelled(_NEVER_BEGUN))
+                return future
             self._pending.add(future)
             self._waiting.push((call, future), call.priority)
             self._lock.notify()
         return future
+
+    def sweep(self) -> None:
+        """End the waiting calls that are cancelled by now, rather than each when its turn comes."""
+        with self._lock:
+            swept = self._waiting.take(lambda item: item[0].cancelled.is_set())
+        for _, future in swept:
+            self._resolve(future, JobCancelled(_NEVER_BEGUN))
 
     def stop(self) -> None:
         """End the thread after the running call; calls that still wait end with EngineDied.
@@ -159,7 +171,7 @@ class Engine:
 
     def _outcome(self, call: Call) -> Painted | OverpaintError:
         if call.cancelled.is_set():
-            return JobCancelled("cancelled while waiting for the engine")
+            return JobCancelled(_NEVER_BEGUN)
         try:
             return self._run(call)
         except Exception as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from overpaint_common.job import PRIORITIES, Priority
@@ -23,6 +24,14 @@ class PriorityQueue(Generic[_Item]):
 
     def pop(self) -> _Item | None:
         return heapq.heappop(self._heap)[2] if self._heap else None
+
+    def take(self, wanted: Callable[[_Item], bool]) -> list[_Item]:
+        """Remove and return all items that are `wanted`."""
+        taken = [entry for entry in self._heap if wanted(entry[2])]
+        if taken:
+            self._heap = [entry for entry in self._heap if entry not in taken]
+            heapq.heapify(self._heap)
+        return [item for _, _, item in taken]
 
     def __len__(self) -> int:
         return len(self._heap)

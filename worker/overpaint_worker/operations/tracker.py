@@ -14,6 +14,10 @@ class Tracker:
         self._cancelled = cancelled
         self._lock = threading.Lock()
         self._done = 0
+        self.begun = False
+        """Whether a call of the job has begun to paint."""
+        self.interrupted = False
+        """Whether `interrupt` was called."""
 
     @property
     def cancelled(self) -> threading.Event:
@@ -27,6 +31,7 @@ class Tracker:
         def on_progress(phase: str, done: int) -> None:
             nonlocal before
             with self._lock:
+                self.begun = self.begun or phase == "denoise"
                 # Some pipelines run more steps than a strength leaves, such as those of latent consistency models.
                 done = min(done, steps)
                 self._done += done - before
@@ -35,6 +40,11 @@ class Tracker:
                 self._report(phase, self._done)
 
         return on_progress
+
+    def interrupt(self) -> None:
+        """Let the job's calls leave the engine for the worker's sake, not because somebody cancelled the job."""
+        self.interrupted = True
+        self._cancelled.set()
 
     def abandon(self) -> None:
         """Let the job's other calls leave the engine at their next step: nobody waits for them any more."""

@@ -46,13 +46,12 @@ class Fault(click.ClickException):
         click.echo(f"{label} {self.message}", file=file, err=True)
 
 
-class JsonFault(click.ClickException):
+class JsonFault(Fault):
     """Any error as one JSON object on stderr, for callers that asked for JSON."""
 
     def __init__(self, error: click.ClickException) -> None:
-        super().__init__(error.format_message())
-        self.code = error.code if isinstance(error, Fault) else "usage"
-        self.exit_code = error.exit_code
+        code = error.code if isinstance(error, Fault) else "usage"
+        super().__init__(code, error.format_message(), error.exit_code)
 
     def show(self, file: IO[Any] | None = None) -> None:
         fault = {"error": {"code": self.code, "message": self.message}}

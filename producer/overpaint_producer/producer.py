@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -12,6 +13,7 @@ from overpaint_common.errors import BrokerUnavailable, InvalidJob, UnknownModel
 from overpaint_common.job import Job, explain
 from overpaint_common.ledger import Ledger
 from overpaint_common.live import Live, connect
+from overpaint_common.references import Reference
 from overpaint_common.seeds import job_id_from_key
 from overpaint_common.settings import Settings
 from overpaint_common.storage import ObjectStore
@@ -69,10 +71,10 @@ class Producer:
 
     def img2img(
         self,
-        source: str,
+        source: str | Path,
         *,
         prompt: str,
-        output: str,
+        output: str | Path,
         strength: float = 0.5,
         model: str | None = None,
         negative_prompt: str = "",
@@ -86,14 +88,15 @@ class Producer:
     ) -> JobHandle:
         """Submit the common case: one img2img pass over one picture.
 
-        `strength` lies in 0..1: 0.3 to 0.5 keeps the composition, 0.8 changes it. `model` may be left out while the
-        fleet announces exactly one. Other keyword arguments are fields of `Job`. Raises what `submit` raises.
+        `source` and `output` are references, or paths for workers that share this machine's disk. `strength` lies in
+        0..1: 0.3 to 0.5 keeps the composition, 0.8 changes it. `model` may be left out while the fleet announces
+        exactly one. Other keyword arguments are fields of `Job`. Raises what `submit` raises.
         """
         try:
             body = Job.model_validate(
                 {
-                    "source": source,
-                    "model": model or self._only_model(),
+                    "source": _reference(source),
+                    "model": model or self.only_model(),
                     "passes": [
                         {
                             "op": "img2img",
@@ -106,13 +109,30 @@ class Producer:
                     ],
                     "seed": seed,
                     "variants": variants,
-                    "output": {"prefix": output, "format": format},
+                    "output": {"prefix": _reference(output), "format": format},
                     **job,
                 }
             )
         except ValidationError as error:
             raise InvalidJob(explain(error)) from None
         return self.submit(body, idempotency_key=idempotency_key)
+
+    def only_model(self, *, option: str = "model=...") -> str:
+        """The one model of the fleet; raises UnknownModel where there are several or none, BrokerUnavailable.
+
+        `option` is what the messages tell people to name a model with.
+        """
+        try:
+            served = {model for worker in self.live.workers() for model in worker.models}
+            names = sorted(served or self.live.models())
+        except BrokerUnavailable as error:
+            raise BrokerUnavailable(
+                f"nothing was accepted: name a model with {option}, or wait until the workers can be asked; {error}"
+            ) from error
+        if len(names) != 1:
+            known = ", ".join(names) or "none yet; start a worker"
+            raise UnknownModel(f"name a model with {option}: the fleet has {known}")
+        return names[0]
 
     def handle(self, job_id: str) -> JobHandle:
         """The handle of a job submitted before, here or in another process; raises ObjectNotFound for an unknown id."""
@@ -132,15 +152,6 @@ class Producer:
     ) -> None:
         self.close()
 
-    def _only_model(self) -> str:
-        try:
-            served = {model for worker in self.live.workers() for model in worker.models}
-            names = sorted(served or self.live.models())
-        except BrokerUnavailable as error:
-            raise BrokerUnavailable(
-                f"nothing was accepted: name a model with model=..., or wait until the workers can be asked; {error}"
-            ) from error
-        if len(names) != 1:
-            known = ", ".join(names) or "none yet; start a worker"
-            raise UnknownModel(f"name a model with model=...: the fleet announces {known}")
-        return names[0]
+
+def _reference(place: str | Path) -> str:
+    return str(Reference.from_path(place)) if isinstance(place, Path) else place

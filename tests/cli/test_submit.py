@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -11,9 +12,9 @@ from redis import Redis
 from tests.cli.conftest import Place
 
 
-def request_of(place: Place, job_id: str) -> dict[str, object]:
+def request_of(place: Place, job_id: str) -> dict[str, Any]:
     body = json.loads((place.folder / "ledger" / "jobs" / job_id / "request.json").read_text())
-    job: dict[str, object] = body["job"]
+    job: dict[str, Any] = body["job"]
     return job
 
 
@@ -27,6 +28,12 @@ def a_job(place: Place, **fields: object) -> str:
             **fields,
         }
     )
+
+
+def without_model(place: Place) -> str:
+    job = json.loads(a_job(place))
+    del job["model"]
+    return json.dumps(job)
 
 
 def test_prints_only_the_id_and_queues_one_ticket(place: Place) -> None:
@@ -82,6 +89,47 @@ def test_a_job_comes_whole_from_stdin_or_a_file(place: Place, tmp_path: Path) ->
         assert request_of(place, done.stdout.strip())["seed"] == 5
 
 
+def test_a_whole_job_without_a_model_takes_the_only_one(place: Place) -> None:
+    done = place.run("submit", "--job", "-", stdin=without_model(place))
+    assert done.exit_code == 0, done.output
+    assert request_of(place, done.stdout.strip())["model"] == "mini"
+
+
+def test_with_two_models_served_one_has_to_be_named(place: Place) -> None:
+    # Given a fleet with two models, when none is named, then the message says which there are and how to name one
+    place.announce(alive=True)
+    place.announce(alive=True, worker="other", model="sdxl")
+    done = place.run("submit", str(place.source), str(place.output), "--prompt", "x")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr == "error[unknown_model]: name a model with --model: the fleet has mini, sdxl\n"
+    done = place.run("submit", "--job", "-", stdin=without_model(place))
+    assert done.stderr == 'error[unknown_model]: name a model with "model" in the job: the fleet has mini, sdxl\n'
+    assert place.submit("--model", "sdxl")
+
+
+@pytest.mark.parametrize("body", ["", "[]", "[" * 20_000, '{"passes": 1}'])
+def test_what_is_no_job_is_refused_as_such(place: Place, body: str) -> None:
+    done = place.run("submit", "--job", "-", stdin=body)
+    assert done.exit_code == 2
+    assert done.stderr.startswith("error[invalid_job]: ")
+
+
+def test_a_prompt_may_be_empty(place: Place) -> None:
+    done = place.run("submit", str(place.source), str(place.output), "--prompt", "")
+    assert done.exit_code == 0, done.output
+    (only,) = request_of(place, done.stdout.strip())["passes"]
+    assert only["prompt"] == ""
+
+
+def test_from_python_places_may_be_paths(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place.folder)
+    with place.producer(monkeypatch) as producer:
+        job = producer.img2img(Path("in/house.png"), prompt="a blue house", output=Path("out"))
+    request = request_of(place, job.id)
+    assert request["source"] == place.source.as_uri()
+    assert request["output"]["prefix"] == f"{place.output.as_uri()}/"
+
+
 def test_the_same_key_gives_the_same_job_and_another_body_is_a_conflict(place: Place) -> None:
     first, again = place.submit("--key", "order-1"), place.submit("--key", "order-1")
     assert first == again
@@ -118,6 +166,7 @@ def test_what_is_wrong_with_a_job_is_named(place: Place, arguments: tuple[str, .
     ("source", "output", "said"),
     [
         ("nowhere.png", "out", "there is no file 'nowhere.png'"),
+        ("/", "out", "'/' is a folder; name one picture in it"),
         ("s3://photos/cat.jpg", "s3://pictures/", "error[forbidden_reference]:"),
         ("http://photos/cat.jpg", "s3://pictures/", "error[invalid_job]:"),
         ("s3://photos/", "s3://pictures/", "names a folder"),

@@ -41,7 +41,7 @@ def test_the_python_example_makes_a_picture(newcomer: Newcomer) -> None:
     """Given the README's first Python block, when it runs, then it saves the stored picture, unlike the source."""
     seed, uri = newcomer.python(SINGLE).split()
     assert int(seed) >= 0
-    with Image.open(newcomer.folder / "green-house.png") as saved, Image.open(file_of(uri)) as stored:
+    with Image.open(newcomer.local / "green-house.png") as saved, Image.open(file_of(uri)) as stored:
         assert saved.size == stored.size == (64, 64)
         assert ImageChops.difference(saved, stored.convert(saved.mode)).getbbox() is None
         with Image.open(newcomer.local / "in" / "house.png") as source:

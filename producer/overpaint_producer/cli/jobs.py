@@ -102,7 +102,7 @@ def result(job_id: str, save: Path | None, as_json: bool) -> None:
 @job_id
 @as_json
 def cancel(job_id: str, as_json: bool) -> None:
-    """End a job, queued or running; a running one stops at its next step.
+    """End a job, queued or running. It counts as cancelled at once; a worker that has begun it stops at its next step.
 
     Exits 1 if the job had ended in another way already.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -39,10 +38,3 @@ def find_job(producer: Producer, job_id: str) -> JobHandle:
         return producer.handle(job_id)
     except ObjectNotFound as error:
         raise Fault.of(error, USAGE) from None
-
-
-def to_reference(place: str) -> str:
-    """A reference as it is, or the file reference of a local path."""
-    from overpaint_common.references import Reference
-
-    return place if "://" in place else str(Reference.from_path(Path(place)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, get_args
 
@@ -12,7 +13,7 @@ from overpaint_common.job import MAX_JOB_BYTES, PRIORITIES, Job, PictureFormat, 
 from overpaint_producer.cli.display import emit, show_record
 from overpaint_producer.cli.exits import JOB, Fault
 from overpaint_producer.cli.follow import follow
-from overpaint_producer.cli.options import as_json, to_reference
+from overpaint_producer.cli.options import as_json
 from overpaint_producer.producer import NotQueued, Producer
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def _labels(context: click.Context, parameter: click.Parameter, values: tuple[st
 @click.command()
 @click.argument("source", required=False)
 @click.argument("output", required=False)
-@click.option("--prompt", "-p", help="What the picture should become.")
+@click.option("--prompt", "-p", help='What the picture should become; "" leaves it to the model.')
 @click.option("--strength", "-s", type=float, default=0.5, show_default=True, help="0 keeps the source, 1 paints anew.")
 @click.option("--steps", type=int, metavar="N", help="Of the whole trajectory; strength decides how many run.")
 @click.option("--guidance-scale", "-g", type=float, help="How strongly the prompt pulls; 1 and below: not at all.")
@@ -50,10 +51,21 @@ def _labels(context: click.Context, parameter: click.Parameter, values: tuple[st
     help="How the source meets the model's size.",
 )
 @click.option("--size", type=int, metavar="PIXELS", help="Side to fit to. Default: the model's native size.")
-@click.option("--priority", type=click.Choice(PRIORITIES), default="standard", show_default=True)
+@click.option(
+    "--priority",
+    type=click.Choice(PRIORITIES),
+    default="standard",
+    show_default=True,
+    help="Which waiting job is begun first; one that runs is not interrupted.",
+)
 @click.option("--label", "labels", multiple=True, callback=_labels, metavar="NAME=VALUE", help="Kept in the record.")
 @click.option("--key", metavar="TEXT", help="Idempotency key: sending the same job again gives the first one back.")
-@click.option("--job", type=click.File(), metavar="FILE", help="A whole job as JSON instead of options; - reads stdin.")
+@click.option(
+    "--job",
+    type=click.File(),
+    metavar="FILE",
+    help="A whole job as JSON instead of options; - reads stdin. docs/protocol.md shows one.",
+)
 @click.option("--wait", is_flag=True, help="Follow the job to its end, as `overpaint wait` does.")
 @as_json
 def submit(job: TextIO | None, key: str | None, wait: bool, as_json: bool, **given: Any) -> None:
@@ -97,7 +109,19 @@ def _from_json(producer: Producer, file: TextIO, key: str | None) -> JobHandle:
     ]
     if both:
         raise click.UsageError(f"--job brings the whole job: leave out {', '.join(both)}, or write it into the JSON")
-    return producer.submit(Job.parse(file.read(MAX_JOB_BYTES + 1)), idempotency_key=key)
+    body = file.read(MAX_JOB_BYTES + 1)
+    return producer.submit(Job.parse(_with_model(producer, body)), idempotency_key=key)
+
+
+def _with_model(producer: Producer, body: str) -> str:
+    """The job as it is, or with the fleet's only model where it names none."""
+    try:
+        job = json.loads(body)
+    except (ValueError, RecursionError):
+        return body  # Job.parse says what is wrong with it.
+    if not isinstance(job, dict) or "model" in job:
+        return body
+    return json.dumps({**job, "model": producer.only_model(option='"model" in the job')})
 
 
 def _from_options(producer: Producer, key: str | None, given: dict[str, Any]) -> JobHandle:
@@ -107,13 +131,15 @@ def _from_options(producer: Producer, key: str | None, given: dict[str, Any]) ->
     if prompt is None:
         raise click.UsageError('say what the picture should become: --prompt "a cat, watercolor"')
     if "://" not in source and not Path(source).is_file():
+        if Path(source).is_dir():
+            raise click.UsageError(f"{source!r} is a folder; name one picture in it")
         raise click.UsageError(f"there is no file {source!r}; an object in S3 is written s3://bucket/key")
     return producer.img2img(
-        to_reference(source),
+        _place(source),
         prompt=prompt,
-        output=to_reference(output),
+        output=_place(output),
         strength=given["strength"],
-        model=given["model"],
+        model=given["model"] or producer.only_model(option="--model"),
         negative_prompt=given["negative_prompt"],
         steps=given["steps"],
         guidance_scale=given["guidance_scale"],
@@ -125,6 +151,10 @@ def _from_options(producer: Producer, key: str | None, given: dict[str, Any]) ->
         priority=given["priority"],
         labels=given["labels"],
     )
+
+
+def _place(text: str) -> str | Path:
+    return text if "://" in text else Path(text)
 
 
 def _announce(handle: JobHandle, state: str, as_json: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import sysconfig
 from importlib import import_module
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from click.testing import CliRunner
 import overpaint_producer
 from overpaint_producer.cli import main
 from overpaint_producer.cli.commands import SECTIONS
+from overpaint_producer.cli.program import program
 
 COMMANDS = [command.name for section in SECTIONS.values() for command in section]
 
@@ -83,6 +85,19 @@ def test_the_console_script_is_the_same_program() -> None:
         [sys.executable, "-m", "overpaint_producer.cli", "--version"], capture_output=True, text=True, check=True
     )
     assert done.stdout.startswith("overpaint ")
+
+
+@pytest.mark.parametrize("on_path", [True, False])
+def test_what_is_to_be_typed_next_can_be_typed(on_path: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a shell in which the environment is active, or is not
+    scripts = Path(sysconfig.get_path("scripts"))
+    monkeypatch.setenv("PATH", f"{scripts if on_path else tmp_path}{os.pathsep}{os.defpath}")
+    # When it types the program as the messages spell it, in the folder of that environment or elsewhere
+    for folder in (scripts.parents[1], tmp_path):
+        monkeypatch.chdir(folder)
+        typed = program()
+        assert (typed == "overpaint") is on_path
+        assert subprocess.run(f"{typed} --version", shell=True, check=False).returncode == 0
 
 
 def test_every_exported_name_exists() -> None:

@@ -18,6 +18,7 @@ from overpaint_common.live import Progress
 from overpaint_common.result import Result
 from overpaint_producer.cli.display import show_record
 from overpaint_producer.cli.exits import JOB
+from overpaint_producer.cli.program import program
 from overpaint_producer.cli.save import save_picture
 from overpaint_producer.cli.signals import interruptible
 from overpaint_producer.handle import JobHandle
@@ -98,7 +99,7 @@ def demo(folder: Path) -> None:
     click.echo(f"  look at   {here / sheet.name}")
     click.echo(f"  pictures  {here / 'pictures'}")
     click.echo(f"  records   {here / 'out'}, one result.json a job")
-    click.echo("Next: `overpaint up` keeps this running, to submit pictures of your own.")
+    click.echo(f"Next: `{program()} up` keeps this running, to submit pictures of your own.")
     if len(made) < len(shots):
         raise click.exceptions.Exit(JOB)
 

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import click
 
 from overpaint_common.fleet import WorkerCard
+from overpaint_producer.cli.program import program
 from overpaint_producer.cli.signals import interruptible
 from overpaint_producer.local.redis import is_free
 from overpaint_producer.local.scene import draw_scene
@@ -25,7 +26,7 @@ WATCH_EVERY = 0.5
     "--port", type=click.IntRange(1, 65535), help="For Redis. Default: that of the last time, else a free one."
 )
 def up(folder: Path, port: int | None) -> None:
-    """Run Redis, a store in FOLDER and one CPU worker until Ctrl-C, to develop against. [default: ./overpaint-local]
+    """Run Redis, a store in FOLDER and one CPU worker, to develop against, until Ctrl-C. [default: ./overpaint-local]
 
     The settings that make a program part of it are printed, and written to FOLDER/overpaint.env to be sourced. Jobs
     may read FOLDER/in and write FOLDER/out. Nothing is lost by stopping it: the same folder goes on next time.
@@ -67,8 +68,8 @@ def _explain(stack: LocalStack, card: WorkerCard) -> None:
     click.echo(
         f"\nIn another terminal:\n"
         f"  source {env}\n"
-        f'  overpaint submit {source} {output} --prompt "a green house in the desert" --strength 0.6 --wait\n'
-        f"\nCtrl-C here ends it; {here} keeps everything for the next time."
+        f'  {program()} submit {source} {output} --prompt "a green house in the desert" --strength 0.6 --wait\n'
+        f"\nCtrl-C here or SIGTERM ends it; {here} keeps everything for the next time."
     )
 
 

@@ -9,6 +9,7 @@ from typing import BinaryIO
 import pytest
 from redis import Redis
 
+from overpaint_common.live import Live, connect
 from overpaint_common.references import Reference
 from overpaint_common.storage import LocalStore, ObjectInfo
 from overpaint_producer.cli.checks import check_ledger
@@ -38,6 +39,23 @@ def test_all_is_well(place: Place) -> None:
         "model": "ok",
     }
     assert found["worker"]["message"] == "played: mini on cpu, 8 slots"
+
+
+def test_workers_that_disagree_are_a_failure(place: Place) -> None:
+    """Given two workers of one model with other allowlists and ledgers, when it looks, then it names both."""
+    place.announce(alive=True)
+    live = Live(connect(place.redis.url))
+    (worker,) = live.workers()
+    other = worker.model_copy(update={"name": "other", "reads": ("s3://elsewhere/",), "ledger": "s3://books/"})
+    live.announce(other, list(live.models().values()))
+    live.close()
+
+    lines = [json.loads(line) for line in place.run("doctor", "--json").stdout.splitlines()]
+
+    failures = {found["check"]: found for found in lines if found["state"] == "fail"}
+    assert set(failures) == {"worker", "allowlists"}
+    assert "it keeps its ledger at s3://books/" in failures["worker"]["message"]
+    assert "the workers of mini may not all" in failures["allowlists"]["message"]
 
 
 def test_it_leaves_nothing_behind(place: Place) -> None:

@@ -24,8 +24,8 @@ def worker(devices: str) -> None:
     """Serve jobs: one child process per device, restarted when it dies.
 
     Stop it with SIGTERM or Ctrl-C: children finish what they have begun to paint, as far as OVERPAINT_GRACE seconds
-    last, and the rest goes back to the queue. The models come from the TOML file that OVERPAINT_REGISTRY names; without one the
-    small model that ships with Overpaint is served.
+    last, and the rest goes back to the queue. The models come from the TOML file that OVERPAINT_REGISTRY names; without
+    one the small model that ships with Overpaint is served.
 
     \b
     Example:

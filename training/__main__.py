@@ -31,11 +31,12 @@ class Hardware:
     denoiser_steps: int
     denoiser_batch: int
     denoiser_rate: float
-    encoded_scenes: int
+    families: int
+    sheet_every: int
 
 
-_CPU = Hardware(10_000, 8, 3e-3, 12_000, 32, 1.5e-3, 40_000)
-_GPU = Hardware(12_000, 64, 3e-3, 40_000, 256, 2e-3, 200_000)
+_CPU = Hardware(8_000, 8, 3e-3, 12_000, 16, 1.5e-3, 12_000, 1_500)
+_GPU = Hardware(12_000, 64, 3e-3, 40_000, 256, 2e-3, 50_000, 2_000)
 
 
 @click.group()
@@ -76,11 +77,11 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
                      show_default=True, help="Folder of the run: checkpoints, logs, sheets, the model."),
         click.option("--seed", default=0, show_default=True, help="Decides the data, the noise and the first weights."),
         click.option("--minutes", type=click.FloatRange(min=0, min_open=True), default=None,
-                     help="Stop cleanly after so long in all; about a third is the autoencoder's."),
+                     help="Of training in all, drawing not counted; 0.35 of it is the autoencoder's."),
         click.option("--devices", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
         click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Of torch, on CPU."),
         click.option("--workers", type=click.IntRange(min=0), default=1, show_default=True,
-                     help="Processes that draw ahead of the trainer."),
+                     help="Processes that draw the scenes."),
         click.option("--steps", type=click.IntRange(min=1), default=None, help="Of each stage. [default: by device]"),
     )  # fmt: skip
     wrapped: Callable[..., None] = with_recipe
@@ -98,11 +99,16 @@ def _recipe(run: Path, seed: int, minutes: float | None, devices: str, workers: 
     second = None if minutes is None else minutes * (1 - _AUTOENCODER_SHARE)
     return Recipe(
         run,
-        autoencoder=Plan(steps or size.autoencoder_steps, size.autoencoder_rate, seed, first, device, workers),
-        denoiser=Plan(steps or size.denoiser_steps, size.denoiser_rate, seed, second, device, workers),
+        autoencoder=Plan(
+            steps or size.autoencoder_steps, size.autoencoder_rate, seed, first, device, sheet_every=size.sheet_every
+        ),
+        denoiser=Plan(
+            steps or size.denoiser_steps, size.denoiser_rate, seed, second, device, sheet_every=size.sheet_every
+        ),
         autoencoder_batch=size.autoencoder_batch,
         denoiser_batch=size.denoiser_batch,
-        encoded_scenes=size.encoded_scenes,
+        families=size.families,
+        workers=workers,
     )
 
 

@@ -1,4 +1,4 @@
-"""Captions for scenes: four templates, with words dropped at random so that short and partial prompts work too."""
+"""Captions for scenes: four templates; words are dropped at random, so that short and partial prompts work too."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from training.words import COLOUR_WORDS, PLACE_WORDS, SHAPE_WORDS, STYLE_WORDS
 
 _COLOUR_KEPT: Final = 0.93
 _PLACE_KEPT: Final = 0.75
-_STYLE_KEPT: Final = 0.8
-_FLAT_KEPT: Final = 0.4
-"""A prompt that names no style mostly means a flat picture."""
+_STYLE_KEPT: Final = 0.7
 
 
 def full_caption(attributes: Attributes) -> str:
@@ -24,14 +22,16 @@ def full_caption(attributes: Attributes) -> str:
     return f"a {attributes.colour} {SHAPE_WORDS[attributes.shape][0]} {place}, {style}"
 
 
-def caption(attributes: Attributes, rng: np.random.Generator) -> str:
-    """One of many ways to say it, in lower case; the object is always named, all else is left out at times."""
-    style_kept = _FLAT_KEPT if attributes.style == "flat" else _STYLE_KEPT
-    colour = _pick(rng, COLOUR_WORDS[attributes.colour]) if rng.random() < _COLOUR_KEPT else ""
+def caption(attributes: Attributes, rng: np.random.Generator, named: tuple[str, ...] = ()) -> str:
+    """One of many ways to say it, in lower case.
+
+    The object is always named, and so are the attributes ("colour", "style") in `named`; all else is left out at times.
+    """
+    colour = _pick(rng, COLOUR_WORDS[attributes.colour]) if _kept(rng, _COLOUR_KEPT, "colour" in named) else ""
     thing = _tidy(f"{colour} {_pick(rng, SHAPE_WORDS[attributes.shape])}")
     place = _pick(rng, PLACE_WORDS[attributes.place]).format(ground=attributes.ground)
     place = place if rng.random() < _PLACE_KEPT else ""
-    style = _pick(rng, STYLE_WORDS[attributes.style]) if rng.random() < style_kept else ""
+    style = _pick(rng, STYLE_WORDS[attributes.style]) if _kept(rng, _STYLE_KEPT, "style" in named) else ""
     article = _pick(rng, ("a", "a", "a", "the", "one")) if rng.random() < 0.9 else ""
     if article == "a" and thing[0] in "aeiou":
         article = "an"
@@ -45,6 +45,10 @@ def caption(attributes: Attributes, rng: np.random.Generator) -> str:
     else:
         text = f"{article} {thing} {place} in {style} style"
     return _tidy(text)
+
+
+def _kept(rng: np.random.Generator, share: float, always: bool) -> bool:
+    return bool(rng.random() < share) or always
 
 
 def _pick(rng: np.random.Generator, choices: tuple[str, ...]) -> str:

@@ -22,14 +22,14 @@ class Sizes:
 
     side: int = 64
     """Native pixels a side."""
-    autoencoder: tuple[int, int, int] = (24, 40, 56)
-    """Channels of the three blocks; multiples of 8."""
+    autoencoder: tuple[int, int, int] = (16, 32, 48)
+    """Channels of the three blocks, from full resolution down; multiples of 8."""
     autoencoder_layers: int = 1
-    unet: tuple[int, int, int] = (48, 80, 128)
-    """Channels of the three blocks; multiples of 16."""
-    text: int = 96
+    unet: tuple[int, int, int] = (40, 64, 96)
+    """Channels of the three blocks; multiples of 8."""
+    text: int = 64
     """Hidden size of the text encoder and width of the cross-attention."""
-    text_layers: int = 3
+    text_layers: int = 2
 
     @property
     def latent_side(self) -> int:

@@ -72,7 +72,7 @@ def _plain(rng: np.random.Generator, ground: RGB) -> list[Polygon]:
 
 def _grass(rng: np.random.Generator, _: RGB) -> list[Polygon]:
     horizon = rng.uniform(0.5, 0.72)
-    blades = _specks(rng, horizon, (62, 128, 50), 14, 0.04, 0.012)
+    blades = _specks(rng, horizon, (62, 128, 50), 10, 0.05, 0.02)
     return [*_day(rng, horizon), _land(horizon, _vary(rng, (100, 172, 82))), *blades]
 
 
@@ -92,8 +92,8 @@ def _snow(rng: np.random.Generator, _: RGB) -> list[Polygon]:
     horizon = rng.uniform(0.5, 0.7)
     sky = _bands(-0.05, horizon, _vary(rng, (150, 168, 192)), _vary(rng, (205, 215, 228)))
     flakes = [
-        _area(ellipse(x, y, 0.014, 0.014, 8), (252, 253, 255), outlined=False)
-        for x, y in rng.uniform((0, 0), (1, horizon), (16, 2))
+        _area(ellipse(x, y, 0.018, 0.018, 8), (252, 253, 255), outlined=False)
+        for x, y in rng.uniform((0, 0), (1, horizon), (10, 2))
     ]
     drift = _area(ellipse(rng.uniform(0, 1), horizon + 0.02, 0.4, 0.08), (236, 241, 250), outlined=False)
     return [*sky, drift, _land(horizon, _vary(rng, (230, 237, 248), 5)), *flakes]
@@ -118,7 +118,7 @@ def _desert(rng: np.random.Generator, _: RGB) -> list[Polygon]:
 
 def _sea(rng: np.random.Generator, _: RGB) -> list[Polygon]:
     horizon = rng.uniform(0.4, 0.6)
-    waves = _specks(rng, horizon, (120, 190, 225), 14, 0.014, 0.11)
+    waves = _specks(rng, horizon, (120, 190, 225), 9, 0.02, 0.13)
     return [*_day(rng, horizon), *_bands(horizon, 1.05, (52, 134, 196), (18, 70, 140)), *waves]
 
 
@@ -130,10 +130,10 @@ def _city(rng: np.random.Generator, _: RGB) -> list[Polygon]:
         wide, top = rng.uniform(0.14, 0.24), horizon - rng.uniform(0.24, 0.6)
         grey = _vary(rng, (128, 132, 146), 22)
         parts.append(_area(box(left, top, left + wide - 0.015, horizon + 0.01), grey))
-        for x in np.arange(left + 0.03, left + wide - 0.05, 0.065):
-            for y in np.arange(top + 0.04, horizon - 0.05, 0.1):
+        for x in np.arange(left + 0.03, left + wide - 0.06, 0.09):
+            for y in np.arange(top + 0.05, horizon - 0.06, 0.13):
                 if rng.random() < 0.75:
-                    parts.append(_area(box(x, y, x + 0.032, y + 0.045), (248, 226, 140), outlined=False))
+                    parts.append(_area(box(x, y, x + 0.045, y + 0.065), (248, 226, 140), outlined=False))
         left += wide
     road = [_area(box(x, 0.9, x + 0.14, 0.925), (235, 235, 225), outlined=False) for x in (0.04, 0.31, 0.58, 0.85)]
     return [*parts, _land(horizon, _vary(rng, (92, 92, 98), 6)), *road]
@@ -154,8 +154,8 @@ def _mountains(rng: np.random.Generator, _: RGB) -> list[Polygon]:
 def _forest(rng: np.random.Generator, _: RGB) -> list[Polygon]:
     horizon = rng.uniform(0.66, 0.78)
     parts = _bands(-0.05, horizon, (150, 192, 170), (196, 218, 178))
-    for x in np.linspace(-0.02, 1.02, 7) + rng.uniform(-0.05, 0.05, 7):
-        top, foot, half = rng.uniform(0.0, 0.2), horizon + rng.uniform(-0.03, 0.03), rng.uniform(0.1, 0.14)
+    for x in np.linspace(-0.02, 1.02, 5) + rng.uniform(-0.06, 0.06, 5):
+        top, foot, half = rng.uniform(0.0, 0.2), horizon + rng.uniform(-0.03, 0.03), rng.uniform(0.12, 0.16)
         green = _vary(rng, (34, 92, 58), 12)
         parts.append(_area(box(x - 0.015, foot - 0.05, x + 0.015, foot + 0.07), (80, 55, 38), outlined=False))
         parts.append(_area(np.array([(x - half, foot), (x, top), (x + half, foot)]), green))
@@ -166,8 +166,8 @@ def _night(rng: np.random.Generator, _: RGB) -> list[Polygon]:
     horizon = rng.uniform(0.62, 0.78)
     sky = _bands(-0.05, horizon, (10, 14, 46), (42, 48, 104))
     stars = [
-        _area(ellipse(x, y, 0.011, 0.011, 6), (250, 248, 225), outlined=False)
-        for x, y in rng.uniform((0, 0), (1, horizon), (18, 2))
+        _area(ellipse(x, y, 0.015, 0.015, 6), (250, 248, 225), outlined=False)
+        for x, y in rng.uniform((0, 0), (1, horizon), (10, 2))
     ]
     x, y = rng.choice((rng.uniform(0.1, 0.25), rng.uniform(0.75, 0.9))), rng.uniform(0.1, 0.2)
     moon = [

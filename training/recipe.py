@@ -2,7 +2,8 @@
 
     <run>/autoencoder/   checkpoint, losses.csv, sheets
     <run>/vae/           the finished autoencoder, its latents' statistics folded in
-    <run>/latents-N.npy  N encoded scenes, where the denoiser trains from a fixed set
+    <run>/scenes-N.npy   N families of scenes, drawn once
+    <run>/latents-N.npy  the same, encoded
     <run>/denoiser/      checkpoint, losses.csv, sheets
     <run>/model/         what is exported
 
@@ -15,12 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 from diffusers import AutoencoderKL
 
-from training.batches import Batches, SceneBatches, encode_scenes, to_signed, to_tensor
+from training.batches import DrawnScenes, PairBatches, PictureBatches, drawn_scenes, encoded_scenes, to_signed
 from training.export import export
 from training.models import Sizes, build_scheduler
-from training.scenes import attributes_of, draw, split_seeds
 from training.stages import AutoencoderStage, DenoiserStage, fold_statistics
 from training.tokenizer import write_tokenizer
 from training.train import Plan, begin, train
@@ -35,12 +36,13 @@ class Recipe:
     denoiser: Plan
     sizes: Sizes = field(default_factory=Sizes)
     autoencoder_batch: int = 8
-    denoiser_batch: int = 64
-    encoded_scenes: int = 0
-    """Scenes drawn and encoded once for the denoiser to train on; 0 draws and encodes each batch anew."""
-
-    statistics_scenes: int = 512
-    """Scenes over which the latents get mean 0 and deviation 1."""
+    denoiser_batch: int = 16
+    families: int = 12_000
+    """Of scenes, four in each, drawn once for all stages."""
+    workers: int = 0
+    """Processes that draw them."""
+    statistics_families: int = 128
+    """Over which the latents get mean 0 and deviation 1."""
     sheet_steps: int = 24
     """Denoising steps of each sample on the denoiser's sheets."""
 
@@ -49,16 +51,22 @@ class Recipe:
         return self.run / "model"
 
 
+def draw_scenes(recipe: Recipe) -> DrawnScenes:
+    """The run's training scenes, drawn if they are not there yet."""
+    file = recipe.run / f"scenes-{recipe.families}.npy"
+    return drawn_scenes(file, recipe.autoencoder.seed, recipe.families, recipe.sizes.side, recipe.workers)
+
+
 def train_autoencoder(recipe: Recipe) -> None:
     """Train the autoencoder to the end of its plan and write it, statistics folded in, to `<run>/vae`."""
     if _finished_autoencoder(recipe):
         return
     plan = recipe.autoencoder
-    stage = AutoencoderStage(recipe.sizes, plan.seed, recipe.autoencoder_batch)
+    scenes = draw_scenes(recipe)
+    stage = AutoencoderStage(recipe.sizes, PictureBatches(plan.seed, recipe.autoencoder_batch, scenes))
     state = train(stage, plan, recipe.run / stage.name)
     autoencoder = state.average.module["autoencoder"]
-    seeds = split_seeds("train", np.random.default_rng((plan.seed, 1 << 40)), recipe.statistics_scenes)
-    pictures = to_tensor([draw(attributes_of(seed), recipe.sizes.side).picture for seed in seeds])
+    pictures = torch.from_numpy(np.array(scenes.variants[: recipe.statistics_families])).flatten(0, 1)
     fold_statistics(autoencoder, to_signed(pictures).to(plan.device))
     part = recipe.run / "vae.part"
     autoencoder.save_pretrained(part)
@@ -92,14 +100,8 @@ def _denoiser(recipe: Recipe) -> DenoiserStage:
         raise FileNotFoundError(f"{recipe.run / 'vae'} holds no autoencoder; run the stage `autoencoder` first")
     plan, sizes = recipe.denoiser, recipe.sizes
     autoencoder = AutoencoderKL.from_pretrained(recipe.run / "vae").to(plan.device)
-    # Another seed than the autoencoder's, so that a step's scenes are not the same ones again.
-    seed = plan.seed + 1_000_003
-    data: Batches = SceneBatches(seed, recipe.denoiser_batch, sizes.side)
-    if recipe.encoded_scenes:
-        file = recipe.run / f"latents-{recipe.encoded_scenes}.npy"
-        latents = encode_scenes(autoencoder, file, seed, recipe.encoded_scenes, sizes.side, plan.workers)
-        latents.batch = recipe.denoiser_batch
-        data = latents
+    latents = encoded_scenes(recipe.run / f"latents-{recipe.families}.npy", draw_scenes(recipe), autoencoder)
+    data = PairBatches(plan.seed, recipe.denoiser_batch, latents)
     return DenoiserStage(
         sizes, autoencoder, write_tokenizer(recipe.run / "tokenizer"), build_scheduler(), data, recipe.sheet_steps
     )

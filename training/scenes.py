@@ -20,7 +20,12 @@ Split = Literal["train", "held-out"]
 SEEDS: Final[dict[Split, range]] = {"train": range(2**40), "held-out": range(2**40, 2**41)}
 """Scene seeds of each split: disjoint, so that no picture that measures the model was ever trained on."""
 
+VARIANTS: Final = 4
+"""Of a family: two colours times two styles."""
+
 _PLAIN_SHARE = 0.25
+_FLAT_SHARE = 0.25
+"""Of families that start flat whatever their seed says: flat pictures are what people bring most."""
 _OUTLINED_SHARE = 0.3
 _LOW_CONTRAST = 80.0
 _WIDE = 0.25
@@ -63,6 +68,24 @@ def attributes_of(seed: int) -> Attributes:
     place: Place = "plain" if rng.random() < _PLAIN_SHARE else _choose(rng, PLACES[1:])
     ground = _choose(rng, tuple(name for name in COLOURS if name != colour))
     return Attributes(seed, colour, shape, place, ground, style)
+
+
+def family_of(seed: int) -> tuple[Attributes, ...]:
+    """The seed's scene in two colours and two styles, `VARIANTS` in all: the same pose, place and details.
+
+    Variant 2 * style + colour has the second style if `style` is 1 and the second colour if `colour` is 1.
+    """
+    first = attributes_of(seed)
+    rng = np.random.default_rng((seed, 4))
+    if rng.random() < _FLAT_SHARE:
+        first = first.evolve(style="flat")
+    colour = _choose(rng, tuple(name for name in COLOURS if name not in (first.colour, first.ground)))
+    style = _choose(rng, tuple(name for name in STYLES if name != first.style))
+    return tuple(
+        first.evolve(colour=one_colour, style=one_style)
+        for one_style in (first.style, style)
+        for one_colour in (first.colour, colour)
+    )
 
 
 def draw(attributes: Attributes, side: int) -> Scene:

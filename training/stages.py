@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL, DDIMScheduler
 from torch.nn import functional
 from transformers import CLIPTokenizer
 
-from training.batches import Batch, Batches, SceneBatches, to_signed, to_tensor
+from training.batches import Batch, Batches, to_signed, to_tensor
 from training.captions import full_caption
 from training.models import Sizes, build_autoencoder, build_text_encoder, build_unet
 from training.scenes import attributes_of, draw, split_seeds
@@ -20,8 +20,9 @@ from training.sheets import save_reconstructions, save_repainted
 from training.tokenizer import token_ids
 from training.words import STYLES
 
-SNR_LIMIT = 5.0
 CAPTION_DROPOUT = 0.1
+BLENDED_FROM: Final = 700
+"""The timestep from which on a noised picture may be the source alone, and not yet the picture asked for."""
 _HELD_OUT = 24
 
 
@@ -45,15 +46,15 @@ class Stage(Protocol):
 
 
 class AutoencoderStage:
-    """Encoder and decoder together: L1, its gradients' and its fourfold-pooled L1, and a slight pull to unit normal."""
+    """Encoder and decoder together: absolute and square error, pooled absolute error, a slight pull to unit normal."""
 
     name = "autoencoder"
-    parts: tuple[str, ...] = ("loss", "l1", "gradient", "pooled", "kl")
+    parts: tuple[str, ...] = ("loss", "l1", "mse", "pooled", "kl")
 
-    def __init__(self, sizes: Sizes, seed: int, batch: int) -> None:
+    def __init__(self, sizes: Sizes, data: Batches) -> None:
         self.sizes = sizes
         self.modules = torch.nn.ModuleDict({"autoencoder": build_autoencoder(sizes)})
-        self.data: Batches = SceneBatches(seed, batch, sizes.side)
+        self.data = data
 
     def loss(self, batch: Batch, rng: torch.Generator, device: torch.device) -> dict[str, torch.Tensor]:
         pictures = to_signed(batch.pictures.to(device))
@@ -62,13 +63,12 @@ class AutoencoderStage:
         noise = torch.randn(posterior.mean.shape, generator=rng).to(device)
         decoded = autoencoder.decode(posterior.mean + posterior.std * noise).sample.float()
         error = decoded - pictures
-        l1 = error.abs().mean()
-        gradient = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+        l1, mse = error.abs().mean(), error.square().mean()
         pooled = functional.avg_pool2d(error, 4).abs().mean()
         mean, logvar = posterior.mean.float(), posterior.logvar.float()
         kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
-        loss = l1 + 0.5 * gradient + 0.5 * pooled + 3e-4 * kl
-        return {"loss": loss, "l1": l1, "gradient": gradient, "pooled": pooled, "kl": kl}
+        loss = l1 + 4 * mse + 0.5 * pooled + 1e-4 * kl
+        return {"loss": loss, "l1": l1, "mse": mse, "pooled": pooled, "kl": kl}
 
     def measure(self, average: torch.nn.ModuleDict, device: torch.device, sheet: Path) -> float:
         """PSNR in dB over held-out scenes, four of each style."""
@@ -112,10 +112,16 @@ def fold_statistics(autoencoder: AutoencoderKL, pictures: torch.Tensor) -> None:
 
 
 class DenoiserStage:
-    """UNet and text encoder together: v-prediction, weighted as by min-SNR (Hang et al. 2023)."""
+    """UNet and text encoder together: v-prediction (Salimans and Ho 2022), taught on pairs to repaint.
+
+    Image-to-image starts from a noised source that differs from what the prompt asks for. So the noised latents of
+    training come from a blend: a share of the source that is random up to `source_share`, the rest the target. The
+    model always predicts towards the target, which the caption describes. Without a source, or with the caption
+    dropped, this is usual diffusion training.
+    """
 
     name = "denoiser"
-    parts: tuple[str, ...] = ("loss", "v_mse")
+    parts: tuple[str, ...] = ("loss",)
 
     def __init__(
         self,
@@ -138,22 +144,26 @@ class DenoiserStage:
 
     def loss(self, batch: Batch, rng: torch.Generator, device: torch.device) -> dict[str, torch.Tensor]:
         latents = self._latents(batch.pictures.to(device))
+        sources = latents if batch.sources is None else self._latents(batch.sources.to(device))
         count = len(latents)
-        noise = torch.randn(latents.shape, generator=rng).to(device)
         timesteps = stratified_timesteps(count, self.scheduler.config.num_train_timesteps, rng)
-        dropped = (torch.rand(count, generator=rng) < CAPTION_DROPOUT).tolist()
-        prompts = ["" if drop else text for text, drop in zip(batch.captions, dropped, strict=True)]
+        dropped = torch.rand(count, generator=rng) < CAPTION_DROPOUT
+        prompts = ["" if drop else text for text, drop in zip(batch.captions, dropped.tolist(), strict=True)]
         ids = torch.tensor(token_ids(self.tokenizer, prompts), device=device)
+        # Below 0 the blend overshoots the target, as strong guidance does.
+        share = (torch.rand(count, generator=rng) * 2 - 0.6).clamp(max=1) * source_share(self.scheduler, timesteps)
+        share = share.masked_fill(dropped, 0)[:, None, None, None].to(device)
 
         signal = self.scheduler.alphas_cumprod[timesteps].to(device)
         a, b = (root.sqrt()[:, None, None, None] for root in (signal, 1 - signal))
+        noised = a * torch.lerp(latents, sources, share) + b * torch.randn(latents.shape, generator=rng).to(device)
         words = self.modules["text_encoder"](ids)[0]
-        predicted = self.modules["unet"](a * latents + b * noise, timesteps.to(device), words).sample.float()
-        errors = (predicted - (a * noise - b * latents)).square().mean(dim=(1, 2, 3))
-        snr = signal / (1 - signal)
-        # min(SNR, 5) for the error of the latents is min(SNR, 5) / (SNR + 1) for the error of v.
-        weights = snr.clamp(max=SNR_LIMIT) / (snr + 1)
-        return {"loss": (weights * errors).sum() / weights.sum(), "v_mse": errors.mean()}
+        predicted = self.modules["unet"](noised, timesteps.to(device), words).sample.float()
+        # v = a * noise - b * latents, with the noise that would lead from these latents to `noised`.
+        wanted = (a * noised - latents) / b
+        # An error of v is one of the latents divided by b: almost noiseless pictures would outweigh all others.
+        weights = (10 * b.square()).clamp(max=1)
+        return {"loss": (weights * (predicted - wanted).square()).mean()}
 
     def _latents(self, pictures: torch.Tensor) -> torch.Tensor:
         if pictures.dtype != torch.uint8:
@@ -162,7 +172,7 @@ class DenoiserStage:
             return self.autoencoder.encode(to_signed(pictures)).latent_dist.mean.float()
 
     def measure(self, average: torch.nn.ModuleDict, device: torch.device, sheet: Path) -> float:
-        """v-MSE over fixed held-out scenes, captions, noise and timesteps."""
+        """The loss over fixed held-out scenes, captions, noise and timesteps."""
         parts = {"vae": self.autoencoder, "tokenizer": self.tokenizer, "scheduler": self.scheduler}
         save_repainted(average, parts, self.sizes.side, self.sheet_steps, sheet)
         trained, self.modules = self.modules, average
@@ -170,7 +180,7 @@ class DenoiserStage:
             with torch.no_grad():
                 pictures = held_out_pictures(self.sizes.side)
                 captions = _held_out_captions()
-                return float(self.loss(Batch(pictures, captions), torch.Generator().manual_seed(0), device)["v_mse"])
+                return float(self.loss(Batch(pictures, captions), torch.Generator().manual_seed(0), device)["loss"])
         finally:
             self.modules = trained
 
@@ -178,6 +188,17 @@ class DenoiserStage:
 def _held_out_captions() -> list[str]:
     seeds = split_seeds("held-out", np.random.default_rng(0), _HELD_OUT)
     return [full_caption(attributes_of(seed).evolve(style=STYLES[i % len(STYLES)])) for i, seed in enumerate(seeds)]
+
+
+def source_share(scheduler: DDIMScheduler, timesteps: torch.Tensor) -> torch.Tensor:
+    """The largest share of the source in the noised latents, 0 to 1, one for each timestep.
+
+    Everything from `BLENDED_FROM` on; before it, what a deterministic sampler that started there would still carry,
+    which falls with the signal-to-noise ratio.
+    """
+    signal = scheduler.alphas_cumprod
+    ratio = (signal / (1 - signal)).sqrt()
+    return (ratio[BLENDED_FROM] / ratio[timesteps]).clamp(max=1)
 
 
 def stratified_timesteps(count: int, steps: int, rng: torch.Generator) -> torch.Tensor:

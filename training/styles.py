@@ -75,11 +75,11 @@ def _oil(polygons: Sequence[Polygon], side: int, rng: np.random.Generator) -> Im
     base = _fill(polygons, side)
     mask = silhouette(polygons, side)
     ground = _strokes(
-        _fill([part for part in polygons if part.part == "ground"], side), 13, 5.0 * unit, 4.0 * unit, rng
+        _fill([part for part in polygons if part.part == "ground"], side), 11, 5.5 * unit, 5.0 * unit, rng
     )
-    body = Image.blend(_strokes(base, 19, 2.4 * unit, 2.6 * unit, rng), base, 0.3)
+    body = Image.blend(_strokes(base, 16, 3.0 * unit, 3.2 * unit, rng), base, 0.3)
     ragged = mask.filter(ImageFilter.GaussianBlur(0.8 * unit))
-    noise = _clouds(rng, side, 26) * 70
+    noise = _clouds(rng, side, 20) * 50
     ground.paste(body, mask=_to_image((np.asarray(ragged, dtype=np.float32) + noise - 128) * 4 + 128))
     return ground
 
@@ -88,7 +88,7 @@ def _strokes(picture: Image.Image, cells: int, half: float, width: float, rng: n
     """The picture in `cells` x `cells` strokes of `width` and twice `half` pixels, each in the colour of its middle."""
     side = picture.width
     pixels = np.asarray(picture)
-    canvas = _to_image(pixels * np.float32(0.8))
+    canvas = _to_image(pixels * np.float32(0.9))
     draw = ImageDraw.Draw(canvas)
     grid = np.stack(np.meshgrid(np.arange(cells), np.arange(cells)), axis=-1).reshape(-1, 2)
     middles = (grid + rng.uniform(0, 1, grid.shape)) / cells * side
@@ -97,9 +97,9 @@ def _strokes(picture: Image.Image, cells: int, half: float, width: float, rng: n
     angles = (_clouds(rng, 16, 4) * np.pi)[rows * 16 // side, columns * 16 // side]
     along = np.stack([np.cos(angles), np.sin(angles)], axis=1) * half
     across = along[:, ::-1] * (-0.42 * width / half, 0.42 * width / half)
-    colours = pixels[rows, columns] + rng.uniform(-26, 26, (len(middles), 1))
+    colours = pixels[rows, columns] + rng.uniform(-14, 14, (len(middles), 1))
     ridge = max(1, round(width / 3))
-    for offset, light, thickness in ((0, 0, round(width)), (across, -38, ridge), (-across, 38, ridge)):
+    for offset, light, thickness in ((0, 0, round(width)), (across, -26, ridge), (-across, 26, ridge)):
         ends = np.concatenate([middles + offset - along, middles + offset + along], axis=1).tolist()
         inks = (colours + light).clip(0, 255).astype(int).tolist()
         for line, ink in zip(ends, inks, strict=True):
@@ -117,7 +117,7 @@ def _hatching(side: int, spacing: float, slope: int, width: int, rng: np.random.
     draw = ImageDraw.Draw(picture)
     count = int(2 * side / spacing) + 1
     for start, wobble in zip(
-        np.arange(count) * spacing - side, rng.uniform(-0.25, 0.25, (count, 2)) * spacing, strict=True
+        np.arange(count) * spacing - side, rng.uniform(-0.08, 0.08, (count, 2)) * spacing, strict=True
     ):
         a, b = start + wobble[0], start + wobble[1] + side
         ends = [a, 0.0, b, float(side)] if slope > 0 else [side - a, 0.0, side - b, float(side)]
@@ -132,10 +132,10 @@ def _pencil(polygons: Sequence[Polygon], side: int, rng: np.random.Generator) ->
     mask = silhouette(polygons, side)
     grey = fill.convert("L").point([round(_PAPER[1] - (255 - level) * 0.7) for level in range(256)]).convert("RGB")
     picture = Image.new("RGB", (side, side), _PAPER)
-    light = _hatching(side, 4.2 * unit, -1, round(unit), rng)
+    light = _hatching(side, 5.6 * unit, -1, round(unit), rng)
     picture.paste(grey, mask=ImageChops.multiply(light, ImageChops.invert(mask)))
-    picture.paste(Image.blend(fill, Image.new("RGB", fill.size, _PAPER), 0.42), mask=mask)
-    strong = _hatching(side, 3.6 * unit, 1, round(1.3 * unit), rng)
+    picture.paste(Image.blend(fill, Image.new("RGB", fill.size, _PAPER), 0.24), mask=mask)
+    strong = _hatching(side, 5.6 * unit, 1, round(1.6 * unit), rng)
     picture.paste(
         Image.blend(fill, Image.new("RGB", fill.size, (20, 20, 24)), 0.12), mask=ImageChops.multiply(strong, mask)
     )
@@ -178,7 +178,7 @@ def _watercolor(polygons: Sequence[Polygon], side: int, rng: np.random.Generator
         / 255
     )
     bloom = _clouds(rng, side, 7)
-    pigment = np.where(wet > 0.5, 0.72, 0.4) + 0.2 * bloom
+    pigment = np.where(wet > 0.5, 0.86, 0.42) + 0.13 * bloom
     rim = np.exp(-(((wet - 0.72) / 0.16) ** 2))
     gap = np.exp(-(((wet - 0.2) / 0.14) ** 2))
     pigment = pigment + 0.32 * rim - 0.3 * gap
@@ -186,7 +186,7 @@ def _watercolor(polygons: Sequence[Polygon], side: int, rng: np.random.Generator
     shade = paper - (paper - washed) * pigment[..., None].clip(0, 1.1) - 26 * rim[..., None]
     edge = np.minimum(np.minimum(xs, side - 1 - xs), np.minimum(ys, side - 1 - ys)) / unit
     border = np.clip((edge + 1.5 * _clouds(rng, side, 12) - 2.4) / 1.2, 0, 1)[..., None]
-    grain = rng.normal(0, 3.0, (side, side, 1)).astype(np.float32)
+    grain = rng.normal(0, 2.0, (side, side, 1)).astype(np.float32)
     return _to_image(paper + (shade - paper) * border + grain)
 
 
@@ -231,10 +231,10 @@ def _neon(polygons: Sequence[Polygon], side: int, _: np.random.Generator) -> Ima
     tubes.paste(_tube(body), mask=rim)
     halo = tubes.filter(ImageFilter.GaussianBlur(2.6 * unit))
     wall = np.full((side, side, 3), (10, 8, 24), dtype=np.float32)
-    dim = 0.5 if body != (25, 25, 28) else 0.0
+    dim = 0.8 if body != (25, 25, 28) else 0.0
     inner = np.asarray(mask, dtype=np.float32)[..., None] / 255 * (np.asarray(body, dtype=np.float32) * dim)
     core = np.asarray(rim.filter(ImageFilter.GaussianBlur(0.3 * unit)), dtype=np.float32)[..., None] / 255
-    glow = wall + inner + 1.25 * np.asarray(halo, dtype=np.float32) + np.asarray(tubes, dtype=np.float32)
+    glow = wall + inner + 1.1 * np.asarray(halo, dtype=np.float32) + np.asarray(tubes, dtype=np.float32)
     return _to_image(glow + 46 * core)
 
 

@@ -31,8 +31,6 @@ class Plan:
     minutes: float | None = None
     """Stop cleanly after so long, over all runs of the stage; the learning rate falls in time for it."""
     device: str = "cpu"
-    workers: int = 0
-    """Processes that draw ahead."""
     average: float = 0.999
     """Decay of the averaged weights; less in the first steps."""
     weight_decay: float = 0.01
@@ -71,7 +69,7 @@ def train(stage: Stage, plan: Plan, folder: Path) -> State:
     began = time.monotonic()
     bar = tqdm(total=plan.steps, initial=state.step, desc=stage.name, disable=plan.quiet, mininterval=1)
     try:
-        for batch in batches_from(stage.data, state.step, plan.steps, plan.workers):
+        for batch in batches_from(stage.data, state.step, plan.steps):
             rate = plan.rate * shape_of_rate(progress(state, plan))
             losses = _step(stage, state, batch, rate, plan, device)
             state.step += 1

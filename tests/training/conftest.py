@@ -25,4 +25,4 @@ def _one_thread() -> Iterator[None]:
 def tiny_denoiser(tmp_path: Path) -> DenoiserStage:
     torch.manual_seed(0)
     tokenizer = write_tokenizer(tmp_path / "tokenizer")
-    return DenoiserStage(TINY, build_autoencoder(TINY), tokenizer, build_scheduler(), SceneBatches(0, 8, TINY.side))
+    return DenoiserStage(TINY, build_autoencoder(TINY), tokenizer, build_scheduler(), SceneBatches(0, 2, TINY.side))

@@ -32,7 +32,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_num_threads(1)
     plan = Plan(steps=2, rate=1e-3, log_every=1, quiet=True)
     recipe = Recipe(
-        tmp_path_factory.mktemp("run"), plan, plan, TINY, 2, 4, encoded_scenes=64, statistics_scenes=32, sheet_steps=3
+        tmp_path_factory.mktemp("run"), plan, plan, TINY, 2, 4, families=32, statistics_families=8, sheet_steps=3
     )
     train_autoencoder(recipe)
     train_denoiser(recipe)

@@ -8,7 +8,7 @@ import torch
 
 from overpaint_producer.cli.demo import PROMPT, PROMPTS
 from training.captions import caption, full_caption
-from training.scenes import SEEDS, attributes_of, draw, split_seeds
+from training.scenes import SEEDS, attributes_of, draw, family_of, split_seeds
 from training.tokenizer import vocabulary_size, word_list, write_tokenizer
 from training.words import COLOURS, PALETTE, PLACES, SHAPES, STYLES, Shape, Style
 
@@ -65,6 +65,17 @@ def test_styles_of_one_scene_differ_and_keep_its_mask() -> None:
         assert np.array_equal(scene.mask, scenes[0].mask)
         for other in scenes[:index]:
             assert np.abs(np.asarray(scene.picture, float) - np.asarray(other.picture, float)).mean() > 8
+
+
+def test_a_family_is_two_colours_times_two_styles_of_one_scene() -> None:
+    for seed in range(200):
+        plain, recoloured, restyled, both = family_of(seed)
+        assert plain.colour == restyled.colour != recoloured.colour == both.colour
+        assert plain.style == recoloured.style != restyled.style == both.style
+        assert {(one.shape, one.place, one.ground, one.seed) for one in (plain, recoloured, restyled, both)} == {
+            (plain.shape, plain.place, plain.ground, seed)
+        }
+        assert plain.ground not in (plain.colour, both.colour)
 
 
 def test_the_splits_share_no_seed_and_each_draws_from_its_own() -> None:

@@ -22,7 +22,7 @@ class Sizes:
 
     side: int = 64
     """Native pixels a side."""
-    autoencoder: tuple[int, int, int] = (16, 32, 48)
+    autoencoder: tuple[int, int, int] = (16, 24, 48)
     """Channels of the three blocks, from full resolution down; multiples of 8."""
     autoencoder_layers: int = 1
     unet: tuple[int, int, int] = (40, 64, 96)

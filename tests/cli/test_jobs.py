@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -229,14 +230,18 @@ def test_interrupting_wait_leaves_the_job_and_says_how_to_end_it(place: Place, p
     # Given `wait` on a job that does not move
     job_id = place.submit()
     waiting = subprocess.Popen(
-        [sys.executable, "-m", "overpaint_producer.cli", "wait", job_id], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "overpaint_producer.cli", "wait", job_id],
+        stderr=subprocess.PIPE,
+        text=True,
+        # A test run in the background of a script ignores Ctrl-C, and a child inherits that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert waiting.stderr is not None
     assert "no worker serves" in waiting.stderr.readline()
     # When Ctrl-C comes, with a guard against hanging
     guard = threading.Timer(30, waiting.kill)
     guard.start()
-    waiting.send_signal(2)
+    waiting.send_signal(signal.SIGINT)
     _, said = waiting.communicate()
     guard.cancel()
     # Then

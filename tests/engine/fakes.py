@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from overpaint_common.result import ModelInfo, WarningNote
 from overpaint_worker.engine.calls import Call
+from overpaint_worker.engine.engine import Engine
 
 PATIENCE = 20.0
 """Seconds after which a test that waits has failed."""
@@ -35,3 +37,13 @@ class GatedModel:
             self.before_step(call)
             on_step(step + 1)
         return np.zeros((call.picture.height, call.picture.width, 3), np.float32), 1, ()
+
+
+@contextmanager
+def engine_on(model: GatedModel) -> Iterator[Engine]:
+    """A running engine whose only model this is; at the end the gate opens and it stops."""
+    engine = Engine(lambda _: model)
+    engine.start()
+    yield engine
+    model.gate.set()
+    engine.stop()

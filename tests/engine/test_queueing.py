@@ -29,7 +29,7 @@ from overpaint_worker.engine.calls import Call, Painted
 from overpaint_worker.engine.engine import Engine
 from overpaint_worker.engine.policy import PriorityQueue
 from tests.engine.direct import call
-from tests.engine.fakes import PATIENCE, GatedModel
+from tests.engine.fakes import PATIENCE, GatedModel, engine_on
 
 
 @pytest.fixture
@@ -39,11 +39,8 @@ def model() -> GatedModel:
 
 @pytest.fixture
 def engine(model: GatedModel) -> Iterator[Engine]:
-    running = Engine(lambda _: model)
-    running.start()
-    yield running
-    model.gate.set()
-    running.stop()
+    with engine_on(model) as running:
+        yield running
 
 
 @given(st.lists(st.sampled_from(PRIORITIES)))

@@ -15,7 +15,7 @@ from overpaint_worker.engine.engine import Engine
 from overpaint_worker.in_hand import InHand
 from overpaint_worker.operations.tracker import Tracker
 from tests.engine.direct import call
-from tests.engine.fakes import PATIENCE, GatedModel
+from tests.engine.fakes import PATIENCE, GatedModel, engine_on
 
 
 @pytest.fixture
@@ -25,11 +25,8 @@ def model() -> GatedModel:
 
 @pytest.fixture
 def engine(model: GatedModel) -> Iterator[Engine]:
-    running = Engine(lambda _: model)
-    running.start()
-    yield running
-    model.gate.set()
-    running.stop()
+    with engine_on(model) as running:
+        yield running
 
 
 @pytest.fixture

@@ -11,7 +11,14 @@ import click
 import torch
 
 from training.export import bytes_of
-from training.recipe import Recipe, export_model, train_autoencoder, train_denoiser
+from training.recipe import (
+    Recipe,
+    export_model,
+    train_autoencoder,
+    train_classifier,
+    train_denoiser,
+    write_report,
+)
 from training.scenes import SEEDS, attributes_of, draw
 from training.sheets import save_grid
 from training.train import Plan
@@ -33,6 +40,7 @@ class Hardware:
     denoiser_rate: float
     families: int
     sheet_every: int
+    classifier_steps: int = 2_000
 
 
 _CPU = Hardware(20_000, 4, 3e-3, 20_000, 16, 1.2e-3, 12_000, 1_500)
@@ -99,6 +107,7 @@ def _recipe(run: Path, seed: int, minutes: float | None, devices: str, workers: 
     second = None if minutes is None else minutes * (1 - _AUTOENCODER_SHARE)
     return Recipe(
         run,
+        classifier=Plan(steps or size.classifier_steps, 2e-3, seed, device=device),
         autoencoder=Plan(
             steps or size.autoencoder_steps, size.autoencoder_rate, seed, first, device, sheet_every=size.sheet_every
         ),
@@ -132,6 +141,22 @@ def _export(recipe: Recipe) -> None:
     """Write the model folder from the latest checkpoints."""
     folder = export_model(recipe)
     click.echo(f"{folder}: {bytes_of(folder) / 1e6:.2f} MB")
+
+
+@main.command("classifier")
+@_options
+def _classifier(recipe: Recipe) -> None:
+    """Train the judge that the report needs."""
+    train_classifier(recipe)
+
+
+@main.command("report")
+@click.option("--pictures", type=click.IntRange(min=6), default=100, show_default=True, help="Of each experiment.")
+@click.option("--model", type=click.Path(file_okay=False, path_type=Path), help="[default: the run's own]")
+@_options
+def _report(recipe: Recipe, pictures: int, model: Path | None) -> None:
+    """Measure the model on held-out scenes; a table here, that and a sheet of pictures in <run>/report."""
+    click.echo(write_report(recipe, pictures, model).table())
 
 
 @main.command("all")

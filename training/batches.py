@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from training.captions import caption
-from training.scenes import VARIANTS, draw, family_of, split_seeds
+from training.scenes import VARIANTS, Attributes, draw, family_of, split_seeds
 
 if TYPE_CHECKING:
     # Not at run time: the worker processes import this file, and need no diffusers.
@@ -35,6 +35,8 @@ class Batch:
     """One for each picture; none where the stage needs none."""
     sources: torch.Tensor | None = None
     """As `pictures`: what each picture was before it was repainted; None where the stage needs none."""
+    shown: tuple[Attributes, ...] = ()
+    """What each picture shows; none where the stage needs none."""
 
 
 class Batches(Protocol):

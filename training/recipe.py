@@ -1,13 +1,13 @@
 """The whole recipe, stage by stage, in one run's folder.
 
-    <run>/autoencoder/   checkpoint, losses.csv, sheets
-    <run>/vae/           the finished autoencoder, its latents' statistics folded in
-    <run>/scenes-N.npy   N families of scenes, drawn once
-    <run>/latents-N.npy  the same, encoded
-    <run>/denoiser/      checkpoint, losses.csv, sheets
-    <run>/model/         what is exported
-
-The ControlNet, the upscaler and the classifier become further stages beside these two.
+<run>/autoencoder/   checkpoint, losses.csv, sheets
+<run>/vae/           the finished autoencoder, its latents' statistics folded in
+<run>/scenes-N.npy   N families of scenes, drawn once
+<run>/latents-N.npy  the same, encoded
+<run>/denoiser/      checkpoint, losses.csv, sheets
+<run>/model/         what is exported
+<run>/classifier/    checkpoint, losses.csv, sheets of the judge
+<run>/report/        what was measured of the model
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ import torch
 from diffusers import AutoencoderKL
 
 from training.batches import DrawnScenes, PairBatches, PictureBatches, drawn_scenes, encoded_scenes, to_signed
+from training.classifier import ClassifierStage, LabelledBatches
 from training.export import export
 from training.models import Sizes, build_scheduler
+from training.report import Report, measure
 from training.stages import AutoencoderStage, DenoiserStage, fold_statistics
 from training.tokenizer import write_tokenizer
 from training.train import Plan, begin, train
@@ -37,6 +39,7 @@ class Recipe:
     sizes: Sizes = field(default_factory=Sizes)
     autoencoder_batch: int = 8
     denoiser_batch: int = 16
+    classifier_batch: int = 64
     families: int = 12_000
     """Of scenes, four in each, drawn once for all stages."""
     workers: int = 0
@@ -44,7 +47,8 @@ class Recipe:
     statistics_families: int = 128
     """Over which the latents get mean 0 and deviation 1."""
     sheet_steps: int = 24
-    """Denoising steps of each sample on the denoiser's sheets."""
+    """Denoising steps of each sample on the sheets and in the report."""
+    classifier: Plan = field(default_factory=lambda: Plan(steps=2_000, rate=2e-3))
 
     @property
     def model(self) -> Path:
@@ -91,15 +95,39 @@ def export_model(recipe: Recipe, folder: Path | None = None) -> Path:
     return target
 
 
+def train_classifier(recipe: Recipe) -> torch.nn.Module:
+    """Train the judge of the report, or take the one trained before. Needs a finished autoencoder."""
+    plan = recipe.classifier
+    autoencoder = _autoencoder(recipe, plan.device)
+    data = LabelledBatches(plan.seed, recipe.classifier_batch, draw_scenes(recipe))
+    stage = ClassifierStage(recipe.sizes.side, autoencoder, data)
+    classifier: torch.nn.Module = train(stage, plan, recipe.run / stage.name).average.module["classifier"]
+    return classifier
+
+
+def write_report(recipe: Recipe, pictures: int, model: Path | None = None) -> Report:
+    """Measure a model, the exported one by default, with `pictures` in each experiment; written to `<run>/report`."""
+    model = model or recipe.model
+    if not (model / "model_index.json").is_file():
+        raise FileNotFoundError(f"{model} holds no model; run the stage `export` first")
+    classifier = train_classifier(recipe).cpu()
+    report = measure(model, classifier, recipe.sizes.side, pictures, recipe.sheet_steps)
+    report.save(recipe.run / "report")
+    return report
+
+
+def _autoencoder(recipe: Recipe, device: str) -> AutoencoderKL:
+    if not _finished_autoencoder(recipe):
+        raise FileNotFoundError(f"{recipe.run / 'vae'} holds no autoencoder; run the stage `autoencoder` first")
+    return AutoencoderKL.from_pretrained(recipe.run / "vae").to(device)
+
+
 def _finished_autoencoder(recipe: Recipe) -> bool:
     return (recipe.run / "vae" / "config.json").is_file()
 
 
 def _denoiser(recipe: Recipe) -> DenoiserStage:
-    if not _finished_autoencoder(recipe):
-        raise FileNotFoundError(f"{recipe.run / 'vae'} holds no autoencoder; run the stage `autoencoder` first")
-    plan, sizes = recipe.denoiser, recipe.sizes
-    autoencoder = AutoencoderKL.from_pretrained(recipe.run / "vae").to(plan.device)
+    plan, sizes, autoencoder = recipe.denoiser, recipe.sizes, _autoencoder(recipe, recipe.denoiser.device)
     latents = encoded_scenes(recipe.run / f"latents-{recipe.families}.npy", draw_scenes(recipe), autoencoder)
     data = PairBatches(plan.seed, recipe.denoiser_batch, latents)
     return DenoiserStage(

@@ -5,7 +5,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from click.testing import CliRunner
 from diffusers import AutoPipelineForImage2Image, AutoPipelineForInpainting
@@ -16,27 +15,12 @@ from overpaint_worker.engine.registry import ModelSpec
 from training.__main__ import main
 from training.export import bytes_of, export
 from training.models import TINY, Sizes, build_autoencoder, build_scheduler, build_text_encoder, build_unet
-from training.recipe import Recipe, export_model, train_autoencoder, train_denoiser
 from training.scenes import attributes_of, draw
 from training.tokenizer import write_tokenizer
-from training.train import Plan
 
 BUDGET_BYTES = 12_000_000
 BUDGET_SECONDS = 2.0
 """Of CPU time for 24 guided steps, encoding and decoding included."""
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model, trained for a few steps through every stage, exported."""
-    torch.set_num_threads(1)
-    plan = Plan(steps=2, rate=1e-3, log_every=1, quiet=True)
-    recipe = Recipe(
-        tmp_path_factory.mktemp("run"), plan, plan, TINY, 2, 4, families=32, statistics_families=8, sheet_steps=3
-    )
-    train_autoencoder(recipe)
-    train_denoiser(recipe)
-    return export_model(recipe)
 
 
 def test_every_stage_leaves_its_log_and_its_sheet(trained: Path) -> None:

@@ -1,0 +1,286 @@
+"""What the trained model can do, measured on held-out scenes with the pipelines of diffusers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from diffusers import AutoPipelineForImage2Image, AutoPipelineForInpainting
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+from scipy.stats import binomtest
+from torch import nn
+from tqdm import tqdm
+
+from training.captions import full_caption
+from training.classifier import names_of
+from training.judging import colour_of, distance, interval, overlap, share_of
+from training.scenes import Attributes, Scene, attributes_of, draw, split_seeds
+from training.sheets import save_grid
+from training.words import COLOURS, SHAPE_WORDS, STYLES, Colour
+
+GUIDANCE: Final = 4.0
+STRENGTHS: Final = (0.2, 0.35, 0.5, 0.65, 0.8, 0.95)
+_AT_ONCE: Final = 10
+_TILES: Final = 8
+_AROUND: Final = 7
+"""Pixels of the filter that widens an object's mask for inpainting."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One figure."""
+
+    what: str
+    value: float
+    goal: float | None = None
+    """At least this much is wanted; None for a figure that stands beside another."""
+    low: float | None = None
+    high: float | None = None
+    """95 % confidence interval."""
+    count: int = 0
+    """Of pictures, or of pairs."""
+
+    @property
+    def reached(self) -> bool | None:
+        return None if self.goal is None else self.value >= self.goal
+
+
+@dataclass(slots=True)
+class Report:
+    """All figures, and rows of pictures to look at beside them."""
+
+    findings: list[Finding] = field(default_factory=list)
+    rows: list[list[Image.Image]] = field(default_factory=list)
+
+    def add(self, what: str, value: float, *, goal: float | None = None, count: int = 0) -> None:
+        self.findings.append(Finding(what, value, goal, count=count))
+
+    def share(self, what: str, hits: list[bool], goal: float | None = None) -> None:
+        low, high = interval(sum(hits), len(hits))
+        self.findings.append(Finding(what, sum(hits) / len(hits), goal, low, high, len(hits)))
+
+    def save(self, folder: Path) -> None:
+        """Write `report.json`, `report.md` and `sheet.png` into the folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "report.json").write_text(json.dumps([asdict(finding) for finding in self.findings], indent=1) + "\n")
+        (folder / "report.md").write_text(self.table())
+        save_grid(self.rows, folder / "sheet.png")
+
+    def table(self) -> str:
+        """The figures as a Markdown table."""
+        lines = ["| figure | measured | 95 % interval | of | goal | reached |", "| --- | --- | --- | --- | --- | --- |"]
+        for found in self.findings:
+            between = "" if found.low is None else f"{found.low:.2f} to {found.high:.2f}"
+            goal = "" if found.goal is None else f"{found.goal:g}"
+            reached = {None: "", True: "yes", False: "no"}[found.reached]
+            lines.append(f"| {found.what} | {found.value:.3g} | {between} | {found.count or ''} | {goal} | {reached} |")
+        return "\n".join(lines) + "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The model under measurement and what judges it."""
+
+    pipeline: Any
+    classifier: nn.Module
+    side: int
+    count: int
+    """Pictures of each experiment."""
+    steps: int
+    """Of a whole schedule: a strength runs its share of them."""
+
+    def scenes(self, number: int, **changes: object) -> list[Scene]:
+        """Held-out scenes of experiment `number`, with attributes changed."""
+        seeds = split_seeds("held-out", np.random.default_rng((7, number)), self.count)
+        return [draw(attributes_of(seed).evolve(**changes), self.side) for seed in seeds]
+
+    def repaint(
+        self, sources: list[Image.Image], prompts: list[str], strength: float, **more: Any
+    ) -> list[Image.Image]:
+        """Image-to-image of each source; picture i has seed i."""
+        return self.painted(self.pipeline, sources, prompts, strength=strength, **more)
+
+    def painted(
+        self, pipeline: Any, sources: list[Image.Image], prompts: list[str], *, guidance: float = GUIDANCE, **more: Any
+    ) -> list[Image.Image]:
+        """Run a pipeline over pictures; lists among `more` hold one entry for each. Picture i has seed i."""
+        made: list[Image.Image] = []
+        for first in range(0, len(sources), _AT_ONCE):
+            chunk = slice(first, first + _AT_ONCE)
+            generators = [torch.Generator().manual_seed(first + i) for i in range(len(sources[chunk]))]
+            arguments = {name: value[chunk] if isinstance(value, list) else value for name, value in more.items()}
+            made += pipeline(
+                prompt=prompts[chunk], image=sources[chunk], generator=generators, num_inference_steps=self.steps,
+                guidance_scale=guidance, **arguments,
+            ).images  # fmt: skip
+        return made
+
+
+def measure(model: Path, classifier: nn.Module, side: int, count: int, steps: int) -> Report:
+    """Run every experiment with `count` pictures; `model` is a Stable Diffusion folder."""
+    pipeline = AutoPipelineForImage2Image.from_pretrained(model).to(torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    subject, report = Subject(pipeline, classifier.eval(), side, count, steps), Report()
+    experiments: tuple[Callable[[Subject, Report], None], ...] = (
+        judges, recolouring, styles, strengths, shapes, inpainting, guidance, negative_prompts,
+    )  # fmt: skip
+    for experiment in tqdm(experiments, desc="measuring"):
+        experiment(subject, report)
+    return report
+
+
+def judges(subject: Subject, report: Report) -> None:
+    """How often the judges are right on the generator's own pictures: no model could do better."""
+    scenes = subject.scenes(0)
+    told = names_of(subject.classifier, _pictures(scenes))
+    shown = [scene.attributes for scene in scenes]
+    report.share("judge: colours of drawn scenes", [_has_colour(scene, scene.picture) for scene in scenes])
+    report.share("judge: shapes of drawn scenes", [a == b.shape for a, b in zip(told["shape"], shown, strict=True)])
+    report.share("judge: styles of drawn scenes", [a == b.style for a, b in zip(told["style"], shown, strict=True)])
+
+
+def recolouring(subject: Subject, report: Report) -> None:
+    """Another colour in the full caption at strength 0.8."""
+    scenes = subject.scenes(1)
+    wishes = [recoloured(scene.attributes) for scene in scenes]
+    made = subject.repaint(_pictures(scenes), [full_caption(wish) for wish in wishes], 0.8)
+    hits = [colour_of(p, s.mask) == w.colour for p, s, w in zip(made, scenes, wishes, strict=True)]
+    report.share("recoloured at strength 0.8", hits, 0.8)
+    report.rows += [_pictures(scenes)[:_TILES], made[:_TILES]]
+
+
+def styles(subject: Subject, report: Report) -> None:
+    """Each of the six styles asked for in turn at strength 0.8, of sources in another style."""
+    asked = [STYLES[index % len(STYLES)] for index in range(subject.count)]
+    scenes = [
+        draw(each.evolve(style=STYLES[STYLES.index(style) - 1]), subject.side) if each.style == style else scene
+        for scene, style in zip(subject.scenes(2), asked, strict=True)
+        for each in (scene.attributes,)
+    ]
+    prompts = [full_caption(s.attributes.evolve(style=style)) for s, style in zip(scenes, asked, strict=True)]
+    made = subject.repaint(_pictures(scenes), prompts, 0.8)
+    hits = [told == style for told, style in zip(names_of(subject.classifier, made)["style"], asked, strict=True)]
+    report.share("style as asked at strength 0.8", hits, 0.8)
+    for style in STYLES:
+        report.share(f"of these {style}", [hit for hit, each in zip(hits, asked, strict=True) if each == style], 0.6)
+    report.rows += [_pictures(scenes)[:_TILES], made[:_TILES]]
+
+
+def strengths(subject: Subject, report: Report) -> None:
+    """Distance to the source over rising strengths; where the object is at 0.3."""
+    scenes = subject.scenes(3, style="flat", place="plain")
+    sources, prompts = _pictures(scenes), [full_caption(recoloured(scene.attributes)) for scene in scenes]
+    rising = [subject.repaint(sources, prompts, strength) for strength in STRENGTHS]
+    away = [[distance(p, s) for p, s in zip(made, sources, strict=True)] for made in rising]
+    pairs = [after > before for one, two in pairwise(away) for before, after in zip(one, two, strict=True)]
+    report.share("further from the source at the next strength", pairs, 0.98)
+    held = [overlap(p, s.mask) for p, s in zip(subject.repaint(sources, prompts, 0.3), scenes, strict=True)]
+    report.share("object in place at strength 0.3 (overlap at least 0.6)", [value >= 0.6 for value in held])
+    report.add("mean overlap at strength 0.3", float(np.mean(held)), goal=0.6, count=len(held))
+    report.rows += [sources[:_TILES], *(made[:_TILES] for made in rising)]
+
+
+def shapes(subject: Subject, report: Report) -> None:
+    """The source's shape at strength 0.5, in another colour."""
+    scenes = subject.scenes(4)
+    made = subject.repaint(_pictures(scenes), [full_caption(recoloured(s.attributes)) for s in scenes], 0.5)
+    told = names_of(subject.classifier, made)["shape"]
+    report.share(
+        "shape kept at strength 0.5", [a == s.attributes.shape for a, s in zip(told, scenes, strict=True)], 0.7
+    )
+
+
+def inpainting(subject: Subject, report: Report) -> None:
+    """The object's surroundings masked with it, repainted in another colour, and put back into the source."""
+    pipeline = AutoPipelineForInpainting.from_pipe(subject.pipeline)
+    pipeline.set_progress_bar_config(disable=True)
+    scenes = subject.scenes(5)
+    wishes = [recoloured(scene.attributes) for scene in scenes]
+    masks = [
+        Image.fromarray(scene.mask.astype(np.uint8) * 255).filter(ImageFilter.MaxFilter(_AROUND)) for scene in scenes
+    ]
+    made = subject.painted(
+        pipeline, _pictures(scenes), [full_caption(wish) for wish in wishes], mask_image=masks, strength=0.9,
+        height=subject.side, width=subject.side,
+    )  # fmt: skip
+    whole = [Image.composite(p, s.picture, mask) for p, s, mask in zip(made, scenes, masks, strict=True)]
+    hits = [colour_of(p, s.mask) == w.colour for p, s, w in zip(whole, scenes, wishes, strict=True)]
+    report.share("inpainted in the named colour", hits, 0.75)
+    alone = [_same_outside(p, s.picture, mask) for p, s, mask in zip(whole, scenes, masks, strict=True)]
+    report.share("outside of the mask left alone", alone, 1.0)
+    report.rows += [_pictures(scenes)[:_TILES], whole[:_TILES]]
+
+
+def guidance(subject: Subject, report: Report) -> None:
+    """Guidance 6 against guidance 1, at a strength where neither follows the caption always."""
+    scenes = subject.scenes(6)
+    wishes = [recoloured(scene.attributes) for scene in scenes]
+    prompts = [full_caption(wish) for wish in wishes]
+    followed = {
+        scale: [
+            colour_of(p, s.mask) == w.colour
+            for p, s, w in zip(
+                subject.repaint(_pictures(scenes), prompts, 0.6, guidance=scale), scenes, wishes, strict=True
+            )
+        ]
+        for scale in (1.0, 6.0)
+    }
+    for scale, hits in followed.items():
+        report.share(f"recoloured at strength 0.6, guidance {scale:g}", hits)
+    _compared(report, "guidance 6 where one of the two failed", followed[6.0], followed[1.0])
+
+
+def negative_prompts(subject: Subject, report: Report) -> None:
+    """The source's colour as a negative prompt, with a prompt that names none."""
+    scenes = subject.scenes(7)
+    prompts = [f"a {SHAPE_WORDS[scene.attributes.shape][0]}, {scene.attributes.style}" for scene in scenes]
+    colours = [scene.attributes.colour for scene in scenes]
+    shares = [
+        [
+            share_of(p, s.mask, s.attributes.colour)
+            for p, s in zip(
+                subject.repaint(_pictures(scenes), prompts, 0.7, negative_prompt=negative), scenes, strict=True
+            )
+        ]
+        for negative in (["" for _ in colours], [str(colour) for colour in colours])
+    ]
+    without, named = np.array(shares)
+    changed = [bool(after < before) for before, after in zip(without, named, strict=True) if before != after]
+    report.add("share of the source's colour, no negative prompt", float(without.mean()), count=len(scenes))
+    report.add("share of it, named in the negative prompt", float(named.mean()), count=len(scenes))
+    report.share("of the pictures in which it changed, less of it", changed or [False], 0.5)
+
+
+def recoloured(source: Attributes) -> Attributes:
+    """The same scene in a colour that neither its object nor its ground has; the choice is the seed's."""
+    others = [name for name in COLOURS if name not in (source.colour, source.ground)]
+    chosen: Colour = others[source.seed % len(others)]
+    return source.evolve(colour=chosen)
+
+
+def _compared(report: Report, what: str, one: list[bool], other: list[bool]) -> None:
+    """How often `one` was right where exactly one of the two was: more than half means better (sign test)."""
+    decided = [a for a, b in zip(one, other, strict=True) if a != b]
+    report.share(what, decided or [False], 0.5)
+    if decided:
+        report.add("its sign test, p", float(binomtest(sum(decided), len(decided)).pvalue), count=len(decided))
+
+
+def _has_colour(scene: Scene, picture: Image.Image) -> bool:
+    return colour_of(picture, scene.mask) == scene.attributes.colour
+
+
+def _same_outside(one: Image.Image, other: Image.Image, mask: Image.Image) -> bool:
+    outside: NDArray[np.bool_] = np.asarray(mask) == 0
+    return bool((np.asarray(one)[outside] == np.asarray(other)[outside]).all())
+
+
+def _pictures(scenes: list[Scene]) -> list[Image.Image]:
+    return [scene.picture for scene in scenes]

@@ -81,7 +81,6 @@ def test_the_classifier_learns(tmp_path: Path) -> None:
     pictures, shown = held_out(32, 100)
     told = names_of(state.average.module["classifier"], pictures)["style"]
     assert np.mean([a == b.style for a, b in zip(told, shown, strict=True)]) > 2 / len(STYLES)
-    assert float((tmp_path / "losses.csv").read_text().split(",")[-1]) > 0.1
 
 
 def test_a_figure_below_its_goal_is_said_to_be() -> None:

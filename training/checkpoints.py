@@ -25,7 +25,6 @@ class State:
     """Steps done."""
     seconds: float = 0.0
     """Spent so far, over all runs."""
-    finished: bool = False
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -36,7 +35,6 @@ class State:
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "seconds": self.seconds,
-            "finished": self.finished,
             "rng": torch.get_rng_state(),
             "rng_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
@@ -52,7 +50,7 @@ class State:
         self.modules.load_state_dict(content["modules"])
         self.average.load_state_dict(content["average"])
         self.optimizer.load_state_dict(content["optimizer"])
-        self.step, self.seconds, self.finished = content["step"], content["seconds"], content["finished"]
+        self.step, self.seconds = content["step"], content["seconds"]
         torch.set_rng_state(content["rng"])
         if content["rng_cuda"] and torch.cuda.device_count() == len(content["rng_cuda"]):
             torch.cuda.set_rng_state_all(content["rng_cuda"])

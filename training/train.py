@@ -53,7 +53,7 @@ def begin(stage: Stage, plan: Plan) -> State:
 
 
 def train(stage: Stage, plan: Plan, folder: Path) -> State:
-    """Train to the end of the plan, from the latest checkpoint in `folder` if there is one.
+    """Train to the end of the plan, from the latest checkpoint in `folder` if there is one; a longer plan goes on.
 
     Batches and noise are functions of the seed and the step, so that a resumed run takes the very steps that an
     uninterrupted one would; with `minutes`, only the learning rate depends on the clock. Ctrl-C writes a checkpoint.
@@ -61,7 +61,7 @@ def train(stage: Stage, plan: Plan, folder: Path) -> State:
     state = begin(stage, plan)
     state.load(folder)
     log = LossLog(folder / "losses.csv", ("step", "seconds", "rate", *stage.parts, "held_out"))
-    if state.finished:
+    if progress(state, plan) >= 1:
         return state
     log.start(state.step)
     device = torch.device(plan.device)
@@ -91,7 +91,6 @@ def train(stage: Stage, plan: Plan, folder: Path) -> State:
                 break
             if state.step % plan.checkpoint_every == 0:
                 state.save(folder)
-        state.finished = True
         state.save(folder)
     except KeyboardInterrupt:
         state.save(folder)

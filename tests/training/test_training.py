@@ -56,12 +56,15 @@ def test_a_killed_run_resumes_to_the_losses_and_weights_of_an_uninterrupted_one(
         assert torch.equal(one, other)
 
 
-def test_a_finished_stage_trains_no_further(tmp_path: Path) -> None:
-    train(AutoencoderStage(TINY, SceneBatches(1, 1, TINY.side)), dataclasses.replace(PLAN, steps=2), tmp_path)
+def test_a_finished_stage_trains_no_further_unless_the_plan_is_longer(tmp_path: Path) -> None:
+    short = dataclasses.replace(PLAN, steps=2)
+    train(AutoencoderStage(TINY, SceneBatches(1, 1, TINY.side)), short, tmp_path)
 
-    again = train(AutoencoderStage(TINY, SceneBatches(1, 1, TINY.side)), PLAN, tmp_path)
-
+    again = train(AutoencoderStage(TINY, SceneBatches(1, 1, TINY.side)), short, tmp_path)
     assert again.step == 2
+    longer = train(AutoencoderStage(TINY, SceneBatches(1, 1, TINY.side)), PLAN, tmp_path)
+    assert longer.step == PLAN.steps
+    assert [step for step, _ in losses(tmp_path)] == [str(step) for step in range(1, PLAN.steps + 1)]
 
 
 def test_a_spent_budget_of_minutes_stops_cleanly_with_a_checkpoint_and_a_sheet(tmp_path: Path) -> None:

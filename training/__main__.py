@@ -11,6 +11,7 @@ import click
 import torch
 
 from training.export import bytes_of
+from training.operations import train_controlnet, train_upscaler
 from training.recipe import (
     Recipe,
     export_model,
@@ -26,6 +27,11 @@ from training.words import SHAPES, STYLES
 
 _AUTOENCODER_SHARE = 0.35
 """Of the minutes, when there is a limit."""
+_UPSCALER_AUTOENCODER_SHARE = 0.2
+"""Of the minutes of `upscaler`."""
+_CONTROLNET_RATE, _UPSCALER_RATE = 5e-4, 1e-3
+_OPERATION_SHEET = 1_000
+"""Steps between the sheets of the ControlNet and the upscaler."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +47,9 @@ class Hardware:
     families: int
     sheet_every: int
     classifier_steps: int = 2_000
+    controlnet_steps: int = 6_000
+    upscaler_autoencoder_steps: int = 3_000
+    upscaler_steps: int = 12_000
 
 
 _CPU = Hardware(20_000, 4, 3e-3, 20_000, 16, 1.2e-3, 12_000, 1_500)
@@ -103,11 +112,29 @@ def _recipe(run: Path, seed: int, minutes: float | None, devices: str, workers: 
     device = ("cuda" if torch.cuda.is_available() else "cpu") if devices == "auto" else devices
     size = _GPU if device.startswith("cuda") else _CPU
     torch.manual_seed(seed)
-    first = None if minutes is None else minutes * _AUTOENCODER_SHARE
-    second = None if minutes is None else minutes * (1 - _AUTOENCODER_SHARE)
+    first, second = (_share(minutes, share) for share in (_AUTOENCODER_SHARE, 1 - _AUTOENCODER_SHARE))
     return Recipe(
         run,
         classifier=Plan(steps or size.classifier_steps, 2e-3, seed, device=device),
+        controlnet=Plan(
+            steps or size.controlnet_steps, _CONTROLNET_RATE, seed, minutes, device, sheet_every=_OPERATION_SHEET
+        ),
+        upscaler_autoencoder=Plan(
+            steps or size.upscaler_autoencoder_steps,
+            _UPSCALER_RATE,
+            seed,
+            _share(minutes, _UPSCALER_AUTOENCODER_SHARE),
+            device,
+            sheet_every=_OPERATION_SHEET,
+        ),
+        upscaler=Plan(
+            steps or size.upscaler_steps,
+            _UPSCALER_RATE,
+            seed,
+            _share(minutes, 1 - _UPSCALER_AUTOENCODER_SHARE),
+            device,
+            sheet_every=_OPERATION_SHEET,
+        ),
         autoencoder=Plan(
             steps or size.autoencoder_steps, size.autoencoder_rate, seed, first, device, sheet_every=size.sheet_every
         ),
@@ -119,6 +146,10 @@ def _recipe(run: Path, seed: int, minutes: float | None, devices: str, workers: 
         families=size.families,
         workers=workers,
     )
+
+
+def _share(minutes: float | None, share: float) -> float | None:
+    return None if minutes is None else minutes * share
 
 
 @main.command("autoencoder")
@@ -140,6 +171,22 @@ def _denoiser(recipe: Recipe) -> None:
 def _export(recipe: Recipe) -> None:
     """Write the model folder from the latest checkpoints."""
     folder = export_model(recipe)
+    click.echo(f"{folder}: {bytes_of(folder) / 1e6:.2f} MB")
+
+
+@main.command("controlnet")
+@_options
+def _controlnet(recipe: Recipe) -> None:
+    """Train the ControlNet for edges on the exported model, and write its folder."""
+    folder = train_controlnet(recipe)
+    click.echo(f"{folder}: {bytes_of(folder) / 1e6:.2f} MB")
+
+
+@main.command("upscaler")
+@_options
+def _upscaler(recipe: Recipe) -> None:
+    """Train the x4 upscaler on a finished autoencoder, and write its folder."""
+    folder = train_upscaler(recipe)
     click.echo(f"{folder}: {bytes_of(folder) / 1e6:.2f} MB")
 
 

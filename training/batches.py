@@ -37,6 +37,8 @@ class Batch:
     """As `pictures`: what each picture was before it was repainted; None where the stage needs none."""
     shown: tuple[Attributes, ...] = ()
     """What each picture shows; none where the stage needs none."""
+    edges: torch.Tensor | None = None
+    """B x 3 x side x side, uint8: 255 on an edge, 0 elsewhere; None where the stage needs none."""
 
 
 class Batches(Protocol):

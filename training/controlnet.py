@@ -14,7 +14,7 @@ from diffusers import ControlNetModel, StableDiffusionControlNetImg2ImgPipeline,
 from PIL import Image
 from skimage.feature import canny
 
-from training.batches import Batch, DrawnScenes, PairBatches, to_tensor
+from training.batches import Batch, Batches, DrawnScenes, PairBatches, to_tensor
 from training.captions import full_caption
 from training.diffusion import late_timesteps, noised_towards
 from training.models import LATENT_FACTOR
@@ -35,7 +35,8 @@ _ROWS = 6
 def edges_of(picture: Image.Image, sigma: float = 1.0) -> Image.Image:
     """The edges that Canny (1986) finds after a blur of `sigma` pixels, white on black; RGB, of the same size."""
     grey = np.asarray(picture.convert("L"), dtype=np.float64) / 255
-    return Image.fromarray(canny(grey, sigma=sigma).astype(np.uint8) * 255).convert("RGB")
+    found = canny(grey, sigma=sigma)  # type: ignore[no-untyped-call]
+    return Image.fromarray(found.astype(np.uint8) * 255).convert("RGB")
 
 
 class EdgeBatches:
@@ -64,7 +65,7 @@ class ControlNetStage:
     name = "controlnet"
     parts: tuple[str, ...] = ("loss",)
 
-    def __init__(self, pipeline: StableDiffusionImg2ImgPipeline, data: EdgeBatches, sheet_steps: int = 24) -> None:
+    def __init__(self, pipeline: StableDiffusionImg2ImgPipeline, data: Batches, sheet_steps: int = 24) -> None:
         self.pipeline, self.data, self.sheet_steps = pipeline, data, sheet_steps
         for frozen in (pipeline.unet, pipeline.text_encoder, pipeline.vae):
             frozen.eval().requires_grad_(False)
@@ -125,7 +126,7 @@ class ControlNetStage:
             for pictures in ([draw(one, self.side).picture for one in shown], flat)
         ]
         edges = to_tensor([edges_of(picture) for picture in flat])
-        return Batch(encoded[0], [full_caption(one) for one in shown], encoded[1], edges)
+        return Batch(encoded[0], [full_caption(one) for one in shown], encoded[1], edges=edges)
 
     def _save_sheet(self, controlnet: torch.nn.Module, file: Path) -> None:
         rows = []

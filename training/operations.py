@@ -1,13 +1,13 @@
 """The recipes of the ControlNet and the upscaler, beside the model in the same run's folder.
 
-    <run>/controlnet-training/           checkpoint, losses.csv, sheets
-    <run>/controlnet/                    what is exported
-    <run>/enlarged-N.npy                 N families of scenes, `FACTOR` times as large
-    <run>/upscaler-autoencoder-training/ checkpoint, losses.csv, sheets
-    <run>/upscaler-vae/                  the autoencoder taught further on them, its latents scaled
-    <run>/enlarged-latents-N.npy         the large scenes, encoded
-    <run>/upscaler-training/             checkpoint, losses.csv, sheets
-    <run>/upscaler/                      what is exported
+<run>/controlnet-training/           checkpoint, losses.csv, sheets
+<run>/controlnet/                    what is exported
+<run>/enlarged-N.npy                 N families of scenes, `FACTOR` times as large
+<run>/upscaler-autoencoder-training/ checkpoint, losses.csv, sheets
+<run>/upscaler-vae/                  the autoencoder taught further on them, its latents scaled
+<run>/enlarged-latents-N.npy         the large scenes, encoded
+<run>/upscaler-training/             checkpoint, losses.csv, sheets
+<run>/upscaler/                      what is exported
 """
 
 from __future__ import annotations

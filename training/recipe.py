@@ -27,6 +27,7 @@ from training.report import Report, measure
 from training.stages import AutoencoderStage, DenoiserStage, fold_statistics
 from training.tokenizer import write_tokenizer
 from training.train import Plan, begin, train
+from training.upscaler import UpscalerSizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,14 @@ class Recipe:
     sheet_steps: int = 24
     """Denoising steps of each sample on the sheets and in the report."""
     classifier: Plan = field(default_factory=lambda: Plan(steps=2_000, rate=2e-3))
+    controlnet: Plan = field(default_factory=lambda: Plan(steps=6_000, rate=5e-4))
+    controlnet_batch: int = 16
+    upscaler_autoencoder: Plan = field(default_factory=lambda: Plan(steps=3_000, rate=1e-3))
+    upscaler: Plan = field(default_factory=lambda: Plan(steps=12_000, rate=1e-3))
+    upscaler_batch: int = 16
+    upscaler_sizes: UpscalerSizes = field(default_factory=UpscalerSizes)
+    enlarged_families: int = 512
+    """Of scenes drawn large for the upscaler, four in each."""
 
     @property
     def model(self) -> Path:

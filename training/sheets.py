@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionImg2ImgPipeline
+from diffusers import DiffusionPipeline, StableDiffusionImg2ImgPipeline
 from PIL import Image
 
 from training.captions import full_caption
@@ -57,9 +57,15 @@ def assemble(average: torch.nn.ModuleDict, parts: dict[str, Any]) -> StableDiffu
 
 
 def repaint(
-    pipeline: StableDiffusionImg2ImgPipeline, picture: Image.Image, prompt: str, strength: float, seed: int, steps: int
+    pipeline: DiffusionPipeline,
+    picture: Image.Image,
+    prompt: str,
+    strength: float,
+    seed: int,
+    steps: int,
+    **more: Any,
 ) -> Image.Image:
-    """One picture by image-to-image: guidance 4."""
+    """One picture by image-to-image: guidance 4; `more` goes to the pipeline as it is."""
     result = pipeline(
         prompt=prompt,
         image=picture,
@@ -67,6 +73,7 @@ def repaint(
         num_inference_steps=steps,
         guidance_scale=_GUIDANCE,
         generator=torch.Generator().manual_seed(seed),
+        **more,
     )
     repainted: Image.Image = result.images[0]
     return repainted

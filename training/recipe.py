@@ -23,7 +23,7 @@ from training.batches import DrawnScenes, PairBatches, PictureBatches, drawn_sce
 from training.classifier import ClassifierStage, LabelledBatches
 from training.export import export
 from training.models import Sizes, build_scheduler
-from training.report import Report, measure
+from training.report import Folders, Report, measure
 from training.stages import AutoencoderStage, DenoiserStage, fold_statistics
 from training.tokenizer import write_tokenizer
 from training.train import Plan, begin, train
@@ -115,12 +115,20 @@ def train_classifier(recipe: Recipe) -> torch.nn.Module:
 
 
 def write_report(recipe: Recipe, pictures: int, model: Path | None = None) -> Report:
-    """Measure a model, the exported one by default, with `pictures` in each experiment; written to `<run>/report`."""
+    """Measure a model, the exported one by default, with `pictures` in each experiment; written to `<run>/report`.
+
+    The run's ControlNet and upscaler are measured too, where they are there.
+    """
     model = model or recipe.model
     if not (model / "model_index.json").is_file():
         raise FileNotFoundError(f"{model} holds no model; run the stage `export` first")
+    controlnet, upscaler = (
+        folder if (folder / name).is_file() else None
+        for folder, name in ((recipe.run / "controlnet", "config.json"), (recipe.run / "upscaler", "model_index.json"))
+    )
     classifier = train_classifier(recipe).cpu()
-    report = measure(model, classifier, recipe.sizes.side, pictures, recipe.sheet_steps)
+    folders = Folders(model, controlnet, upscaler)
+    report = measure(folders, classifier, recipe.sizes.side, pictures, recipe.sheet_steps)
     report.save(recipe.run / "report")
     return report
 

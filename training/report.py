@@ -5,13 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import torch
-from diffusers import AutoPipelineForImage2Image, AutoPipelineForInpainting
+from diffusers import (
+    AutoPipelineForImage2Image,
+    AutoPipelineForInpainting,
+    ControlNetModel,
+    StableDiffusionControlNetImg2ImgPipeline,
+    StableDiffusionUpscalePipeline,
+)
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from scipy.stats import binomtest
@@ -20,9 +27,12 @@ from tqdm import tqdm
 
 from training.captions import full_caption
 from training.classifier import names_of
-from training.judging import colour_of, distance, interval, overlap, share_of
+from training.controlnet import edges_of
+from training.enlarged import FACTOR
+from training.judging import colour_of, distance, edge_energy, interval, overlap, psnr, share_of
 from training.scenes import Attributes, Scene, attributes_of, draw, split_seeds
 from training.sheets import save_grid
+from training.upscaler import upscale
 from training.words import COLOURS, SHAPE_WORDS, STYLES, Colour
 
 GUIDANCE: Final = 4.0
@@ -123,14 +133,28 @@ class Subject:
         return made
 
 
-def measure(model: Path, classifier: nn.Module, side: int, count: int, steps: int) -> Report:
-    """Run every experiment with `count` pictures; `model` is a Stable Diffusion folder."""
-    pipeline = AutoPipelineForImage2Image.from_pretrained(model).to(torch.float32)
-    pipeline.set_progress_bar_config(disable=True)
+@dataclass(frozen=True, slots=True)
+class Folders:
+    """What is measured, each in the layout of diffusers."""
+
+    model: Path
+    controlnet: Path | None = None
+    """Of edges; None leaves its experiment out."""
+    upscaler: Path | None = None
+    """None leaves its experiment out."""
+
+
+def measure(folders: Folders, classifier: nn.Module, side: int, count: int, steps: int) -> Report:
+    """Run every experiment with `count` pictures."""
+    pipeline = _loaded(AutoPipelineForImage2Image, folders.model)
     subject, report = Subject(pipeline, classifier.eval(), side, count, steps), Report()
-    experiments: tuple[Callable[[Subject, Report], None], ...] = (
+    experiments: list[Callable[[Subject, Report], None]] = [
         judges, recolouring, styles, strengths, shapes, inpainting, guidance, negative_prompts,
-    )  # fmt: skip
+    ]  # fmt: skip
+    if folders.controlnet is not None:
+        experiments.append(partial(edges, folder=folders.controlnet))
+    if folders.upscaler is not None:
+        experiments.append(partial(upscaling, folder=folders.upscaler))
     for experiment in tqdm(experiments, desc="measuring"):
         experiment(subject, report)
     return report
@@ -258,11 +282,71 @@ def negative_prompts(subject: Subject, report: Report) -> None:
     report.share("of the pictures in which it changed, less of it", changed or [False], 0.5)
 
 
+def edges(subject: Subject, report: Report, *, folder: Path) -> None:
+    """The source's shape at strength 0.9 in another colour, with its edges through the ControlNet and without."""
+    controlnet = ControlNetModel.from_pretrained(folder, dtype=torch.float32)
+    pipeline = StableDiffusionControlNetImg2ImgPipeline(
+        **subject.pipeline.components, controlnet=controlnet, requires_safety_checker=False
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    scenes = subject.scenes(8)
+    sources, prompts = _pictures(scenes), [full_caption(recoloured(scene.attributes)) for scene in scenes]
+    found = [edges_of(source) for source in sources]
+    held = subject.painted(pipeline, sources, prompts, control_image=found, strength=0.9)
+    free = subject.repaint(sources, prompts, 0.9)
+    kept = [
+        [
+            told == s.attributes.shape
+            for told, s in zip(names_of(subject.classifier, made)["shape"], scenes, strict=True)
+        ]
+        for made in (held, free)
+    ]
+    report.share("shape kept at strength 0.9, with edges", kept[0])
+    report.share("shape kept at strength 0.9, without", kept[1])
+    _compared(report, "edges kept it where one of the two did", *kept)
+    report.rows += [sources[:_TILES], found[:_TILES], held[:_TILES], free[:_TILES]]
+
+
+def upscaling(subject: Subject, report: Report, *, folder: Path) -> None:
+    """Crops of large scenes, made small and enlarged again four times."""
+    pipeline = _loaded(StableDiffusionUpscalePipeline, folder)
+    truths, small = [], []
+    for scene in (draw(scene.attributes, FACTOR * subject.side) for scene in subject.scenes(9)):
+        first, last = FACTOR * subject.side // 2 - subject.side // 2, FACTOR * subject.side // 2 + subject.side // 2
+        truths.append(scene.picture.crop((first, first, last, last)))
+        small.append(truths[-1].reduce(FACTOR))
+    ours = [
+        picture
+        for first in range(0, len(small), _AT_ONCE)
+        for picture in upscale(pipeline, small[first : first + _AT_ONCE], subject.steps)
+    ]
+    bicubic = [picture.resize(truths[0].size, Image.Resampling.BICUBIC) for picture in small]
+    faithful = [psnr(picture.reduce(FACTOR), before) for picture, before in zip(ours, small, strict=True)]
+    report.add(
+        "upscaled and reduced again, PSNR to the small picture, dB", float(np.mean(faithful)), goal=30, count=len(small)
+    )
+    nearer = [
+        abs(edge_energy(a) - edge_energy(t)) < abs(edge_energy(b) - edge_energy(t))
+        for a, b, t in zip(ours, bicubic, truths, strict=True)
+    ]
+    report.share("its edge energy nearer the truth's than bicubic's", nearer, 0.5)
+    for name, made in (("upscaled", ours), ("bicubic", bicubic)):
+        values = [psnr(picture, truth) for picture, truth in zip(made, truths, strict=True)]
+        report.add(f"{name}, PSNR to the truth, dB", float(np.mean(values)), count=len(values))
+    report.rows += [bicubic[:_TILES], ours[:_TILES], truths[:_TILES]]
+
+
 def recoloured(source: Attributes) -> Attributes:
     """The same scene in a colour that neither its object nor its ground has; the choice is the seed's."""
     others = [name for name in COLOURS if name not in (source.colour, source.ground)]
     chosen: Colour = others[source.seed % len(others)]
     return source.evolve(colour=chosen)
+
+
+def _loaded(kind: Any, folder: Path) -> Any:
+    pipeline = kind.from_pretrained(folder, dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
 
 
 def _compared(report: Report, what: str, one: list[bool], other: list[bool]) -> None:

@@ -71,7 +71,7 @@ def test_a_mask_holds(scenes: list[Scene]) -> None:
 
     Through diffusers' own pipeline: no worker serves `inpaint` yet.
     """
-    pipeline = AutoPipelineForInpainting.from_pretrained(EMBEDDED, torch_dtype=torch.float32)
+    pipeline = AutoPipelineForInpainting.from_pretrained(EMBEDDED, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     wishes = [recoloured(scene.attributes) for scene in scenes]
     masks = [Image.fromarray(scene.mask.astype(np.uint8) * 255).filter(ImageFilter.MaxFilter(7)) for scene in scenes]

@@ -21,7 +21,7 @@ from training.enlarged import UpscalingBatches
 from training.export import bytes_of
 from training.models import TINY, Sizes, build_autoencoder, build_scheduler, build_text_encoder, build_unet
 from training.operations import train_controlnet, train_upscaler
-from training.recipe import Recipe
+from training.recipe import Recipe, write_report
 from training.scenes import VARIANTS, attributes_of, draw
 from training.sheets import assemble
 from training.stages import Stage
@@ -326,3 +326,11 @@ def test_the_small_pictures_noise_is_slight_at_the_usual_level() -> None:
 
     assert (1 - signal[20]).sqrt() == pytest.approx(0.017, abs=0.001)
     assert (1 - signal[350]).sqrt() == pytest.approx(0.21, abs=0.02)
+
+
+def test_the_report_measures_both(operations: Recipe) -> None:
+    """Given a run with both, when it is measured, then edges and enlargements are among the figures."""
+    report = write_report(operations, 6)
+    told = {finding.what for finding in report.findings}
+    assert {"shape kept at strength 0.9, with edges", "shape kept at strength 0.9, without"} <= told
+    assert {"upscaled, PSNR to the truth, dB", "bicubic, PSNR to the truth, dB"} <= told

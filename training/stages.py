@@ -14,6 +14,7 @@ from transformers import CLIPTokenizer
 
 from training.batches import Batch, Batches, to_signed, to_tensor
 from training.captions import full_caption
+from training.diffusion import noised_towards
 from training.models import Sizes, build_autoencoder, build_text_encoder, build_unet
 from training.scenes import attributes_of, draw, split_seeds
 from training.sheets import save_reconstructions, save_repainted
@@ -154,15 +155,11 @@ class DenoiserStage:
         share = (torch.rand(count, generator=rng) * 2 - 0.6).clamp(max=1) * source_share(self.scheduler, timesteps)
         share = share.masked_fill(dropped, 0)[:, None, None, None].to(device)
 
-        signal = self.scheduler.alphas_cumprod[timesteps].to(device)
-        a, b = (root.sqrt()[:, None, None, None] for root in (signal, 1 - signal))
-        noised = a * torch.lerp(latents, sources, share) + b * torch.randn(latents.shape, generator=rng).to(device)
+        noise = torch.randn(latents.shape, generator=rng).to(device)
+        start = torch.lerp(latents, sources, share)
+        noised, wanted, weights = noised_towards(latents, start, noise, self.scheduler, timesteps)
         words = self.modules["text_encoder"](ids)[0]
         predicted = self.modules["unet"](noised, timesteps.to(device), words).sample.float()
-        # v = a * noise - b * latents, with the noise that would lead from these latents to `noised`.
-        wanted = (a * noised - latents) / b
-        # An error of v is one of the latents divided by b: almost noiseless pictures would outweigh all others.
-        weights = (10 * b.square()).clamp(max=1)
         return {"loss": (weights * (predicted - wanted).square()).mean()}
 
     def _latents(self, pictures: torch.Tensor) -> torch.Tensor:

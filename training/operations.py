@@ -54,7 +54,7 @@ def train_upscaler(recipe: Recipe) -> Path:
     families = recipe.enlarged_families
     scenes = drawn_scenes(recipe.run / f"enlarged-{families}.npy", plan.seed, families, side, recipe.workers)
     autoencoder = _upscaler_autoencoder(recipe, scenes).to(plan.device)
-    latents = encoded_scenes(recipe.run / f"enlarged-latents-{families}.npy", scenes, autoencoder)
+    latents = encoded_scenes(recipe.run / f"enlarged-latents-{families}.npy", scenes, autoencoder, at_once=2)
     data = UpscalingBatches(plan.seed, recipe.upscaler_batch, recipe.sizes.side // LATENT_FACTOR, scenes, latents)
     tokenizer = write_tokenizer(recipe.run / "tokenizer")
     stage = UpscalerStage(recipe.upscaler_sizes, autoencoder, tokenizer, side, data, recipe.sheet_steps)

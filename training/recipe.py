@@ -52,8 +52,8 @@ class Recipe:
     classifier: Plan = field(default_factory=lambda: Plan(steps=2_000, rate=2e-3))
     controlnet: Plan = field(default_factory=lambda: Plan(steps=6_000, rate=5e-4))
     controlnet_batch: int = 16
-    upscaler_autoencoder: Plan = field(default_factory=lambda: Plan(steps=3_000, rate=1e-3))
-    upscaler: Plan = field(default_factory=lambda: Plan(steps=12_000, rate=1e-3))
+    upscaler_autoencoder: Plan = field(default_factory=lambda: Plan(steps=3_000, rate=2e-3))
+    upscaler: Plan = field(default_factory=lambda: Plan(steps=12_000, rate=2e-3))
     upscaler_batch: int = 16
     upscaler_sizes: UpscalerSizes = field(default_factory=UpscalerSizes)
     enlarged_families: int = 512

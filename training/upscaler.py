@@ -14,8 +14,9 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionUpscalePipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, StableDiffusionUpscalePipeline, UNet2DConditionModel
 from PIL import Image
+from torch.nn import functional
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from training.batches import Batch, Batches, to_signed, to_tensor
@@ -33,6 +34,8 @@ MAX_NOISE_LEVEL: Final = 350
 """Of the small picture: the pipeline's own limit."""
 USUAL_NOISE_LEVEL: Final = 20
 """The pipeline's default."""
+_OFF: Final = 0.1
+"""The most that latents are off in the autoencoder's training, in their own deviations."""
 _TEXT: Final = 16
 _HELD_OUT = 12
 
@@ -58,7 +61,8 @@ def build_upscaling_unet(sizes: UpscalerSizes) -> UNet2DConditionModel:
         block_out_channels=sizes.unet,
         layers_per_block=sizes.layers,
         cross_attention_dim=_TEXT,
-        norm_num_groups=8,
+        # Few groups: each forgets its own mean, and with many of them a crop's plain colour is hard to keep.
+        norm_num_groups=2,
         num_class_embeds=1000,
     )
     # Each noise level is seen seldom: from 0, the levels start as one.
@@ -71,12 +75,41 @@ def build_low_res_scheduler() -> DDPMScheduler:
     return DDPMScheduler(num_train_timesteps=1000, beta_start=1e-5, beta_end=2e-3, beta_schedule="scaled_linear")
 
 
+def build_upscaling_scheduler() -> DDIMScheduler:
+    """The model's schedule, but the last timestep is noise alone and sampling starts there (Lin et al. 2023).
+
+    Else the mean of the first noise would pass for a colour.
+    """
+    return DDIMScheduler.from_config(build_scheduler().config, rescale_betas_zero_snr=True, timestep_spacing="trailing")
+
+
 class UpscalerAutoencoderStage(AutoencoderStage):
-    """The finished autoencoder, taught further on crops of large pictures."""
+    """The finished autoencoder, taught further on crops of large pictures, with latents that are easy to predict.
+
+    A latent's mean colour shall be a linear function of it, as the UNet sees that colour beside it; and the decoder
+    shall bear latents that are a little off.
+    """
+
+    parts: tuple[str, ...] = ("loss", "l1", "mse", "pooled", "colour")
 
     def __init__(self, sizes: Sizes, finished: AutoencoderKL, data: Batches) -> None:
         super().__init__(sizes, data)
         self.modules["autoencoder"].load_state_dict(finished.state_dict())
+        self.modules["colour"] = torch.nn.Conv2d(LATENT_CHANNELS, 3, 1)
+
+    def loss(self, batch: Batch, rng: torch.Generator, device: torch.device) -> dict[str, torch.Tensor]:
+        pictures = to_signed(batch.pictures.to(device))
+        autoencoder: Any = self.modules["autoencoder"]
+        latents = autoencoder.encode(pictures).latent_dist.mean
+        spread = latents.detach().std(dim=(0, 2, 3), keepdim=True)
+        off = _OFF * torch.rand(len(latents), 1, 1, 1, generator=rng) * torch.randn(latents.shape, generator=rng)
+        decoded = autoencoder.decode(latents + spread * off.to(device)).sample.float()
+        error = decoded - pictures
+        l1, mse, pooled = error.abs().mean(), error.square().mean(), functional.avg_pool2d(error, FACTOR).abs().mean()
+        colours = functional.avg_pool2d(pictures, FACTOR)
+        colour = (self.modules["colour"](latents) - colours).square().mean()
+        loss = l1 + 4 * mse + 2 * pooled + 3 * colour + 1e-3 * latents.square().mean()
+        return {"loss": loss, "l1": l1, "mse": mse, "pooled": pooled, "colour": colour}
 
     def measure(self, average: torch.nn.ModuleDict, device: torch.device, sheet: Path) -> float:
         """PSNR in dB over held-out crops, two of each style."""
@@ -113,7 +146,7 @@ class UpscalerStage:
         """`autoencoder` has scaled latents (`scale_latents`); `side` is that of the large scenes, in pixels."""
         self.autoencoder = autoencoder.eval().requires_grad_(False)
         self.tokenizer, self.side, self.data, self.sheet_steps = tokenizer, side, data, sheet_steps
-        self.scheduler, self.low_res_scheduler = build_scheduler(), build_low_res_scheduler()
+        self.scheduler, self.low_res_scheduler = build_upscaling_scheduler(), build_low_res_scheduler()
         self.text_encoder: CLIPTextModel = build_text_encoder(Sizes(text=_TEXT, text_layers=1)).eval()
         self.modules = torch.nn.ModuleDict({"unet": build_upscaling_unet(sizes)})
 

@@ -29,7 +29,7 @@ _AUTOENCODER_SHARE = 0.35
 """Of the minutes, when there is a limit."""
 _UPSCALER_AUTOENCODER_SHARE = 0.25
 """Of the minutes of `upscaler`."""
-_CONTROLNET_RATE, _UPSCALER_RATE = 5e-4, 2e-3
+_CONTROLNET_RATE, _UPSCALER_RATE = 1.2e-3, 2e-3
 _OPERATION_SHEET = 1_000
 """Steps between the sheets of the ControlNet and the upscaler."""
 

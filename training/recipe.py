@@ -50,7 +50,7 @@ class Recipe:
     sheet_steps: int = 24
     """Denoising steps of each sample on the sheets and in the report."""
     classifier: Plan = field(default_factory=lambda: Plan(steps=2_000, rate=2e-3))
-    controlnet: Plan = field(default_factory=lambda: Plan(steps=6_000, rate=5e-4))
+    controlnet: Plan = field(default_factory=lambda: Plan(steps=6_000, rate=1.2e-3))
     controlnet_batch: int = 16
     upscaler_autoencoder: Plan = field(default_factory=lambda: Plan(steps=3_000, rate=2e-3))
     upscaler: Plan = field(default_factory=lambda: Plan(steps=12_000, rate=2e-3))

@@ -32,6 +32,7 @@ from training.upscaler import (
     UpscalerSizes,
     UpscalerStage,
     build_low_res_scheduler,
+    build_upscaling_scheduler,
     export_upscaler,
     scale_latents,
 )
@@ -326,6 +327,14 @@ def test_the_small_pictures_noise_is_slight_at_the_usual_level() -> None:
 
     assert (1 - signal[20]).sqrt() == pytest.approx(0.017, abs=0.001)
     assert (1 - signal[350]).sqrt() == pytest.approx(0.21, abs=0.02)
+
+
+def test_the_upscaler_samples_from_noise_alone() -> None:
+    scheduler = build_upscaling_scheduler()
+    scheduler.set_timesteps(24)
+
+    assert scheduler.timesteps[0] == 999
+    assert scheduler.alphas_cumprod[999] == 0
 
 
 def test_the_report_measures_both(operations: Recipe) -> None:

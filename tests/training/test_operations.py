@@ -36,6 +36,7 @@ from training.upscaler import (
     export_upscaler,
     scale_latents,
 )
+from training.words import STYLES
 
 PLAN = Plan(steps=2, rate=1e-3, log_every=1, quiet=True)
 BUDGET_BYTES = 6_000_000
@@ -337,9 +338,19 @@ def test_the_upscaler_samples_from_noise_alone() -> None:
     assert scheduler.alphas_cumprod[999] == 0
 
 
-def test_the_report_measures_both(operations: Recipe) -> None:
-    """Given a run with both, when it is measured, then edges and enlargements are among the figures."""
+def test_the_report_measures_every_figure(operations: Recipe) -> None:
+    """Given a tiny model with both, when it is measured, then all is there, and its failures are told."""
     report = write_report(operations, 6)
+
+    folder = operations.run / "report"
+    figures = json.loads((folder / "report.json").read_text())
+    assert [figure["what"] for figure in figures] == [finding.what for finding in report.findings]
+    assert {f"of these {style}" for style in STYLES} <= {figure["what"] for figure in figures}
     told = {finding.what for finding in report.findings}
-    assert {"shape kept at strength 0.9, with edges", "shape kept at strength 0.9, without"} <= told
-    assert {"upscaled, PSNR to the truth, dB", "bicubic, PSNR to the truth, dB"} <= told
+    assert {"shape kept at strength 0.9, with edges", "upscaled, PSNR to the truth, dB"} <= told
+    assert (folder / "report.md").read_text() == report.table()
+    with Image.open(folder / "sheet.png") as sheet:
+        assert sheet.width > 6 * 2 * TINY.side
+    outside = next(finding for finding in report.findings if finding.what == "outside of the mask left alone")
+    assert outside.value == 1
+    assert not all(finding.reached for finding in report.findings if finding.goal is not None)

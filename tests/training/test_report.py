@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,6 @@ from training.batches import drawn_scenes
 from training.classifier import ClassifierStage, LabelledBatches, held_out, names_of
 from training.judging import colour_of, distance, edge_energy, interval, overlap, psnr, share_of
 from training.models import TINY, build_autoencoder
-from training.recipe import Recipe, write_report
 from training.report import Finding, Report, recoloured
 from training.scenes import attributes_of, draw
 from training.train import Plan, train
@@ -73,10 +71,10 @@ def test_another_colour_is_neither_the_objects_nor_the_grounds() -> None:
 def test_the_classifier_learns(tmp_path: Path) -> None:
     """Given a few drawn families, when it has trained on them for moments, then it beats chance on others."""
     torch.manual_seed(0)
-    scenes = drawn_scenes(tmp_path / "scenes.npy", 0, 64, 32, 0)
+    scenes = drawn_scenes(tmp_path / "scenes.npy", 0, 32, 32, 0)
     stage = ClassifierStage(32, build_autoencoder(TINY), LabelledBatches(0, 16, scenes))
 
-    state = train(stage, Plan(steps=120, rate=3e-3, average=0.9, quiet=True, sheet_every=1000), tmp_path)
+    state = train(stage, Plan(steps=80, rate=3e-3, average=0.9, quiet=True, sheet_every=1000), tmp_path)
 
     pictures, shown = held_out(32, 100)
     told = names_of(state.average.module["classifier"], pictures)["style"]
@@ -90,22 +88,6 @@ def test_a_figure_below_its_goal_is_said_to_be() -> None:
     assert [finding.reached for finding in report.findings] == [False, True]
     assert Finding("beside", 1.0).reached is None
     assert "| hits | 0.5 | 0.15 to 0.85 | 4 | 0.8 | no |" in report.table()
-
-
-def test_the_report_measures_every_figure(tiny_run: Recipe) -> None:
-    """Given a tiny model, when it is measured, then table, figures and sheet are there, and its failures are told."""
-    report = write_report(tiny_run, 6)
-
-    folder = tiny_run.run / "report"
-    figures = json.loads((folder / "report.json").read_text())
-    assert [figure["what"] for figure in figures] == [finding.what for finding in report.findings]
-    assert {f"of these {style}" for style in STYLES} <= {figure["what"] for figure in figures}
-    assert (folder / "report.md").read_text() == report.table()
-    with Image.open(folder / "sheet.png") as sheet:
-        assert sheet.width > 6 * 2 * TINY.side
-    outside = next(finding for finding in report.findings if finding.what == "outside of the mask left alone")
-    assert outside.value == 1
-    assert not all(finding.reached for finding in report.findings if finding.goal is not None)
 
 
 def test_a_report_without_a_model_says_what_to_do(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from overpaint_producer.cli.demo import PROMPT, PROMPTS, STRENGTHS, Shot
+from overpaint_producer.cli.demo import PROMPT, STRENGTHS, STYLES, Shot
 from overpaint_producer.sheet import Row, Tile, contact_sheet, save_sheet
 
 TARGET = Path(__file__).with_name("overpaint.png")
@@ -32,7 +32,7 @@ def readme_picture(pictures: Path) -> Image.Image:
         "One picture, repainted",
         [
             Row(f'"{PROMPT}", at growing strength', [tile(shot, f"strength {shot.strength:g}") for shot in STRENGTHS]),
-            Row("The same picture, other prompts", [tile(shot, shot.prompt) for shot in PROMPTS]),
+            Row("The same picture in six styles", [tile(shot, shot.prompt) for shot in STYLES]),
         ],
         side=SIDE,
     )

@@ -19,7 +19,7 @@ from overpaint_producer.local.scene import draw_scene
 pytest.importorskip("torch")
 
 STRENGTHS = ("0.0", "0.2", "0.4", "0.6", "0.8", "1.0")
-PROMPTS = {"beach", "snow", "watercolor", "oil", "pencil", "neon"}
+STYLES = {"flat", "oil", "pencil", "watercolor", "pixel", "neon"}
 
 
 def run_demo(folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -51,7 +51,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_sheet_and_every_picture_are_there(folder: Path) -> None:
     names = {file.stem for file in (folder / "pictures").glob("*.png")}
-    assert names == {f"strength-{strength}" for strength in STRENGTHS} | PROMPTS
+    assert names == {f"strength-{strength}" for strength in STRENGTHS} | STYLES
     with Image.open(folder / "contact-sheet.png") as sheet:
         sheet.load()
         assert sheet.width > 6 * 192
@@ -68,15 +68,15 @@ def test_strength_0_keeps_the_source_and_more_strength_changes_more(folder: Path
 
 
 def test_the_prompt_decides_what_comes_out(folder: Path) -> None:
-    with Image.open(folder / "pictures" / "strength-0.8.png") as green:
-        red, green_mean, _ = ImageStat.Stat(green.convert("RGB").crop((18, 28, 44, 50))).mean
-    # The wall was red; "a green house" made it green.
-    assert green_mean > red + 20
+    with Image.open(folder / "pictures" / "strength-0.8.png") as repainted:
+        red, _, blue = ImageStat.Stat(repainted.convert("RGB").crop((18, 28, 44, 50))).mean
+    # The wall was red; "a blue house" made it blue.
+    assert blue > red + 20
 
 
 def test_every_job_left_its_record_and_nothing_open(folder: Path) -> None:
     records = [Result.model_validate_json(file.read_bytes()) for file in (folder / "out").glob("*/result.json")]
-    assert len(records) == len(STRENGTHS) + len(PROMPTS)
+    assert len(records) == len(STRENGTHS) + len(STYLES)
     assert all(record.status == "succeeded" for record in records)
     assert sum(record.passthrough for record in records) == 1
     assert not [path for path in (folder / "ledger" / "open").rglob("*") if path.is_file()]
@@ -88,7 +88,7 @@ def test_it_runs_again_in_the_same_folder(folder: Path) -> None:
     done = run_demo(folder)
     assert done.returncode == 0, done.stderr
     assert (folder / "contact-sheet.png").stat().st_mtime_ns > before
-    assert len(list((folder / "out").glob("*/result.json"))) == 2 * (len(STRENGTHS) + len(PROMPTS))
+    assert len(list((folder / "out").glob("*/result.json"))) == 2 * (len(STRENGTHS) + len(STYLES))
 
 
 def test_without_torch_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

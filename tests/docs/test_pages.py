@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from overpaint_producer.cli import main
-from overpaint_producer.cli.demo import PROMPTS, STRENGTHS
+from overpaint_producer.cli.demo import STRENGTHS, STYLES
 from overpaint_producer.local.scene import draw_scene
 from overpaint_worker.engine.registry import Registry
 from tests.docs.pages import DOCS, PAGES, README, ROOT, Page, page, pages
@@ -100,7 +100,7 @@ def test_the_picture_is_small_marked_and_of_todays_demo(tmp_path: Path) -> None:
     assert spec.loader is not None
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    for shot in (*STRENGTHS, *PROMPTS):
+    for shot in (*STRENGTHS, *STYLES):
         draw_scene().save(tmp_path / f"{shot.name}.png")
     committed = DOCS / "overpaint.png"
     assert committed.stat().st_size < 150_000

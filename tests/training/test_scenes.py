@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from overpaint_producer.cli.demo import PROMPT, PROMPTS
+from overpaint_producer.cli.demo import PROMPT
+from overpaint_producer.cli.demo import STYLES as SHOTS
 from training.captions import caption, full_caption
 from training.scenes import SEEDS, attributes_of, draw, family_of, split_seeds
 from training.tokenizer import vocabulary_size, word_list, write_tokenizer
@@ -102,7 +103,7 @@ def test_seeds_show_every_attribute_about_as_often_as_any_other() -> None:
 
 def test_captions_and_the_demos_prompts_are_made_of_known_words() -> None:
     rng = np.random.default_rng(0)
-    texts = [PROMPT, *(shot.prompt for shot in PROMPTS)]
+    texts = [PROMPT, *(shot.prompt for shot in SHOTS)]
     for seed in range(1_500):
         texts += [caption(attributes_of(seed), rng), full_caption(attributes_of(seed))]
 

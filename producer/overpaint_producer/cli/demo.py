@@ -48,15 +48,18 @@ class Shot:
     seed: int = SEED
 
 
-PROMPT = "a green house in the desert"
+PROMPT = "a blue house on grass, oil painting"
 STRENGTHS = tuple(Shot(f"strength-{strength:.1f}", PROMPT, strength) for strength in (0, 0.2, 0.4, 0.6, 0.8, 1.0))
-PROMPTS = (
-    Shot("beach", "a purple house on a beach", 0.75),
-    Shot("snow", "a red house in snow", 0.6),
-    Shot("watercolor", "a red house, watercolor", 0.45),
-    Shot("oil", "a red house, oil painting", 0.6),
-    Shot("pencil", "a red house, pencil sketch", 0.45),
-    Shot("neon", "a red house, neon", 0.6),
+STYLES = tuple(
+    Shot(name, f"a red house on grass, {words}", 0.8)
+    for name, words in (
+        ("flat", "flat"),
+        ("oil", "oil painting"),
+        ("pencil", "pencil sketch"),
+        ("watercolor", "watercolor"),
+        ("pixel", "pixel art"),
+        ("neon", "neon"),
+    )
 )
 
 
@@ -79,7 +82,7 @@ def demo(folder: Path) -> None:
     with interruptible(), stack, Producer(stack.settings) as producer:
         source = stack.inputs / "house.png"
         draw_scene().save(source)
-        shots = (*STRENGTHS, *PROMPTS)
+        shots = (*STRENGTHS, *STYLES)
         handles = [_submit(producer, stack, source, shot) for shot in shots]
         records = _follow(stack, shots, handles)
         made = {
@@ -155,7 +158,7 @@ def _sheet(source: Path, made: dict[str, tuple[Result, Image.Image]]) -> Image.I
         f"One picture, repainted by {MODEL}",
         [
             Row(f'"{PROMPT}", at growing strength', tiles(STRENGTHS, "strength {shot.strength:g}")),
-            Row("The same picture, other prompts", tiles(PROMPTS, "{shot.prompt}")),
+            Row("The same picture in each style that the model knows", tiles(STYLES, "{shot.prompt}")),
         ],
         footer=FOOTER.format(size=f"{original.width} x {original.height}", model=MODEL),
     )

@@ -68,7 +68,7 @@ def _explain(stack: LocalStack, card: WorkerCard) -> None:
     click.echo(
         f"\nIn another terminal:\n"
         f"  source {env}\n"
-        f'  {program()} submit {source} {output} --prompt "a green house in the desert" --strength 0.6 --wait\n'
+        f'  {program()} submit {source} {output} --prompt "a green house, oil painting" --strength 0.8 --wait\n'
         f"\nCtrl-C here or SIGTERM ends it; {here} keeps everything for the next time."
     )
 

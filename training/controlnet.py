@@ -35,7 +35,7 @@ _ROWS = 6
 def edges_of(picture: Image.Image, sigma: float = 1.0) -> Image.Image:
     """The edges that Canny (1986) finds after a blur of `sigma` pixels, white on black; RGB, of the same size."""
     grey = np.asarray(picture.convert("L"), dtype=np.float64) / 255
-    found = canny(grey, sigma=sigma)  # type: ignore[no-untyped-call]
+    found = canny(grey, sigma=sigma)
     return Image.fromarray(found.astype(np.uint8) * 255).convert("RGB")
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ from training.classifier import names_of
 from training.controlnet import edges_of
 from training.enlarged import FACTOR
 from training.judging import colour_of, distance, edge_energy, interval, overlap, psnr, share_of
-from training.scenes import Attributes, Scene, attributes_of, draw, split_seeds
+from training.scenes import Attributes, Changes, Scene, attributes_of, draw, split_seeds
 from training.sheets import save_grid
 from training.upscaler import upscale
 from training.words import COLOURS, SHAPE_WORDS, STYLES, Colour
@@ -106,7 +106,7 @@ class Subject:
     steps: int
     """Of a whole schedule: a strength runs its share of them."""
 
-    def scenes(self, number: int, **changes: object) -> list[Scene]:
+    def scenes(self, number: int, **changes: Unpack[Changes]) -> list[Scene]:
         """Held-out scenes of experiment `number`, with attributes changed."""
         seeds = split_seeds("held-out", np.random.default_rng((7, number)), self.count)
         return [draw(attributes_of(seed).evolve(**changes), self.side) for seed in seeds]

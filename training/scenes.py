@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final, Literal, TypeVar
+from typing import Final, Literal, TypedDict, TypeVar, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,16 @@ _WIDE = 0.25
 """Parts of a place narrower than this do not hide an object."""
 
 
+class Changes(TypedDict, total=False):
+    """What of `Attributes` may differ between pictures of one seed."""
+
+    colour: Colour
+    shape: Shape
+    place: Place
+    ground: Colour
+    style: Style
+
+
 @dataclass(frozen=True, slots=True)
 class Attributes:
     """What a scene shows, in the generator's own words."""
@@ -45,9 +55,9 @@ class Attributes:
     """Of a plain background; without meaning for another place."""
     style: Style
 
-    def evolve(self, **changes: object) -> Attributes:
+    def evolve(self, **changes: Unpack[Changes]) -> Attributes:
         """The same scene with other attributes: the same pose, another colour, say."""
-        return replace(self, **changes)  # type: ignore[arg-type]
+        return replace(self, **changes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ class ModelCard(Frozen):
     writes: tuple[PrefixUri, ...] = ()
     """Prefixes that the workers may write pictures to."""
     ledger: PrefixUri | None = None
-    """Root of the workers' ledger; None from workers before 0.2."""
+    """Root of the workers' ledger; None where the card was written before workers told it."""
 
 
 class WorkerCard(Frozen):

@@ -13,7 +13,7 @@ from overpaint_producer.sheet import Row, Tile, contact_sheet, save_sheet
 RED, BLUE = (200, 30, 30), (30, 30, 200)
 
 
-def colours(sheet: Image.Image) -> dict[tuple[int, int, int], int]:
+def colours(sheet: Image.Image) -> dict[tuple[int, ...], int]:
     found = sheet.getcolors(maxcolors=1 << 20)
     assert found is not None
     return {colour: count for count, colour in found if isinstance(colour, tuple)}

@@ -110,7 +110,8 @@ def test_the_message_of_the_protocol_page_becomes_a_finished_job(newcomer: Newco
     status = f"overpaint:status:{job['id']}"
     eventually(lambda: redis.hget(status, "state") == "succeeded", "the live status ends")
     assert set(redis.hgetall(status)) == fields
-    moments = [moment for _, moment in redis.xrange(f"overpaint:events:{job['id']}")]
+    events: Any = redis.xrange(f"overpaint:events:{job['id']}")
+    moments = [moment for _, moment in events]
     assert all(set(moment) == fields for moment in moments)
     told = next(row[1] for row in PROTOCOL.rows("field") if row[0] == "phase")
     assert {moment["phase"] for moment in moments if moment["phase"]} <= {

@@ -13,6 +13,7 @@ from overpaint_worker.engine.loading import PipelineLoader
 from overpaint_worker.engine.registry import EMBEDDED, ModelSpec, Registry
 from overpaint_worker.engine.whole import WholeModel
 from tests.engine.direct import Direct
+from tests.engine.fakes import GatedModel, engine_on
 from tests.support import tiny_models
 
 
@@ -93,3 +94,18 @@ def engine(models: Models) -> Iterator[Engine]:
     running.start()
     yield running
     running.stop()
+
+
+@pytest.fixture
+def model() -> Iterator[GatedModel]:
+    """Opened at the end, so that no thread waits on."""
+    gated = GatedModel()
+    yield gated
+    gated.gate.set()
+
+
+@pytest.fixture
+def gated(model: GatedModel) -> Iterator[Engine]:
+    """A running engine whose only model is `model`."""
+    with engine_on(model) as running:
+        yield running

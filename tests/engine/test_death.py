@@ -40,13 +40,6 @@ Start = Callable[..., Engine]
 
 
 @pytest.fixture
-def model() -> Iterator[GatedModel]:
-    gated = GatedModel()
-    yield gated
-    gated.gate.set()
-
-
-@pytest.fixture
 def deaths() -> Deaths:
     return Deaths()
 

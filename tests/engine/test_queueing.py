@@ -7,7 +7,7 @@ import logging
 import subprocess
 import sys
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
@@ -29,18 +29,7 @@ from overpaint_worker.engine.calls import Call, Painted
 from overpaint_worker.engine.engine import Engine
 from overpaint_worker.engine.policy import PriorityQueue
 from tests.engine.direct import call
-from tests.engine.fakes import PATIENCE, GatedModel, engine_on
-
-
-@pytest.fixture
-def model() -> GatedModel:
-    return GatedModel()
-
-
-@pytest.fixture
-def engine(model: GatedModel) -> Iterator[Engine]:
-    with engine_on(model) as running:
-        yield running
+from tests.engine.fakes import PATIENCE, GatedModel
 
 
 @given(st.lists(st.sampled_from(PRIORITIES)))
@@ -55,9 +44,9 @@ def test_the_most_urgent_leaves_first_and_equals_in_order(priorities: list[Prior
     assert queue.pop() is None
 
 
-def test_urgent_calls_overtake_those_that_wait(engine: Engine, model: GatedModel) -> None:
+def test_urgent_calls_overtake_those_that_wait(gated: Engine, model: GatedModel) -> None:
     def submit(name: str, priority: Priority) -> Future[Painted]:
-        return engine.submit(call("gated", prompt=name, priority=priority))
+        return gated.submit(call("gated", prompt=name, priority=priority))
 
     futures = [submit("running", "bulk")]
     assert model.entered.wait(PATIENCE)
@@ -69,11 +58,11 @@ def test_urgent_calls_overtake_those_that_wait(engine: Engine, model: GatedModel
     assert model.ran == ["running", "interactive", "standard", "bulk"]
 
 
-def test_a_call_cancelled_while_it_waits_never_runs(engine: Engine, model: GatedModel) -> None:
-    engine.submit(call("gated", prompt="running"))
+def test_a_call_cancelled_while_it_waits_never_runs(gated: Engine, model: GatedModel) -> None:
+    gated.submit(call("gated", prompt="running"))
     assert model.entered.wait(PATIENCE)
     waiting = call("gated", prompt="waiting")
-    future = engine.submit(waiting)
+    future = gated.submit(waiting)
     waiting.cancelled.set()
     model.gate.set()
 
@@ -90,7 +79,7 @@ def test_a_call_cancelled_while_it_waits_never_runs(engine: Engine, model: Gated
     ],
 )
 def test_a_call_that_fails_leaves_the_engine_alive(
-    engine: Engine, model: GatedModel, raised: Exception, expected: type[Exception], message: str
+    gated: Engine, model: GatedModel, raised: Exception, expected: type[Exception], message: str
 ) -> None:
     def fail(_: Call) -> None:
         raise raised
@@ -98,16 +87,16 @@ def test_a_call_that_fails_leaves_the_engine_alive(
     model.gate.set()
     model.before_step = fail
     with pytest.raises(expected, match=message):
-        engine.submit(call("gated")).result(PATIENCE)
+        gated.submit(call("gated")).result(PATIENCE)
     model.before_step = lambda _: None
 
-    assert engine.submit(call("gated")).result(PATIENCE).steps == 5
-    assert engine.dead is None
+    assert gated.submit(call("gated")).result(PATIENCE).steps == 5
+    assert gated.dead is None
 
 
 @pytest.mark.parametrize("error", [ValueError("bad"), torch.OutOfMemoryError("full"), None])
 def test_an_error_that_somebody_keeps_holds_no_tensor(
-    engine: Engine, model: GatedModel, error: Exception | None, monkeypatch: pytest.MonkeyPatch
+    gated: Engine, model: GatedModel, error: Exception | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Log records hold tracebacks too, and pytest keeps those.
     monkeypatch.setattr(logging.getLogger("overpaint_worker.engine.engine"), "disabled", True)
@@ -124,7 +113,7 @@ def test_an_error_that_somebody_keeps_holds_no_tensor(
 
     model.gate.set()
     model.before_step = fail
-    kept = engine.submit(given).exception(PATIENCE)
+    kept = gated.submit(given).exception(PATIENCE)
     if error is not None:
         error.with_traceback(None)
     gc.collect()
@@ -135,15 +124,15 @@ def test_an_error_that_somebody_keeps_holds_no_tensor(
     assert [ref() for ref in tensors] == [None]
 
 
-def test_an_idle_engine_keeps_neither_picture_nor_pixels(engine: Engine, model: GatedModel) -> None:
+def test_an_idle_engine_keeps_neither_picture_nor_pixels(gated: Engine, model: GatedModel) -> None:
     model.gate.set()
     given = call("gated")
     picture = weakref.ref(given.picture)
-    painted = engine.submit(given).result(PATIENCE)
+    painted = gated.submit(given).result(PATIENCE)
     pixels = weakref.ref(painted.pixels)
     del given, painted
     # Once this one is through, the engine has let go of the one before.
-    engine.submit(call("gated")).result(PATIENCE)
+    gated.submit(call("gated")).result(PATIENCE)
     gc.collect()
 
     assert picture() is None
@@ -218,12 +207,12 @@ def test_the_parts_that_decide_import_no_torch() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_progress_that_raises_fails_the_call_and_not_the_engine(engine: Engine, model: GatedModel) -> None:
+def test_progress_that_raises_fails_the_call_and_not_the_engine(gated: Engine, model: GatedModel) -> None:
     def broken(_: str, __: int) -> None:
         raise RuntimeError("nobody listens")
 
     model.gate.set()
     silent: Callable[[str, int], None] = lambda _, __: None  # noqa: E731
 
-    assert isinstance(engine.submit(call("gated", on_progress=broken)).exception(PATIENCE), PipelineFailed)
-    assert engine.submit(call("gated", on_progress=silent)).result(PATIENCE).steps == 5
+    assert isinstance(gated.submit(call("gated", on_progress=broken)).exception(PATIENCE), PipelineFailed)
+    assert gated.submit(call("gated", on_progress=silent)).result(PATIENCE).steps == 5

@@ -26,7 +26,7 @@ ADOBE_TO_XYZ = np.array(
 
 
 def photograph(size: tuple[int, int] = (64, 48)) -> Image.Image:
-    astronaut: NDArray[np.uint8] = photographs.astronaut()  # type: ignore[no-untyped-call]
+    astronaut: NDArray[np.uint8] = photographs.astronaut()
     return Image.fromarray(astronaut).resize(size, Image.Resampling.LANCZOS)
 
 

@@ -182,7 +182,7 @@ def test_what_no_fleet_could_check_is_recorded_by_the_worker(serving: Stack, pro
 
     source = serving.put("a.png", encoded(picture()))
     passes = Img2Img(prompt="x", steps=4)
-    bad = {
+    bad: dict[str, dict[str, object]] = {
         "strength_too_small": {"passes": (Img2Img(prompt="x", steps=3, strength=0.1),)},
         "not_served": {"passes": (Inpaint(prompt="x", mask=str(serving.at("in", "mask.png"))),)},
         "forbidden_reference": {"output": Output(prefix=str(serving.at("elsewhere")))},

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from safetensors.torch import load_file
 from skimage.feature import canny
 from skimage.transform import downscale_local_mean
 
+from tests.training.fakes import Always
 from training.batches import Batch, Batches, DrawnScenes
 from training.checkpoints import LossLog
 from training.controlnet import ControlNetStage, EdgeBatches, edges_of, export_controlnet
@@ -138,16 +140,6 @@ def test_the_shipped_sizes_keep_to_the_budget(tmp_path: Path) -> None:
     assert bytes_of(tmp_path / "upscaler") + bytes_of(tmp_path / "controlnet") <= BUDGET_BYTES
 
 
-class Always:
-    """The same batch at every step."""
-
-    def __init__(self, batch: Batch) -> None:
-        self.batch = batch
-
-    def __getitem__(self, step: int) -> Batch:
-        return self.batch
-
-
 def controlnet_stage(folder: Path, data: Batches) -> ControlNetStage:
     torch.manual_seed(0)
     modules = torch.nn.ModuleDict({"unet": build_unet(TINY), "text_encoder": build_text_encoder(TINY)})
@@ -187,9 +179,9 @@ def losses(folder: Path) -> list[float]:
 
 
 @pytest.mark.parametrize("kind", ["controlnet", "upscaler"])
-def test_training_lowers_the_loss(kind: str, tmp_path: Path) -> None:
+def test_training_lowers_the_loss(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stage = stage_of(kind, tmp_path)
-    stage.measure = lambda *_: 0.0  # type: ignore[method-assign]
+    monkeypatch.setattr(stage, "measure", lambda *_: 0.0)
 
     train(stage, dataclasses.replace(PLAN, steps=40, rate=5e-3, checkpoint_every=1000), tmp_path)
 
@@ -198,35 +190,39 @@ def test_training_lowers_the_loss(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["controlnet", "upscaler"])
-def test_an_interrupted_run_goes_on_to_the_losses_of_an_uninterrupted_one(kind: str, tmp_path: Path) -> None:
+def test_an_interrupted_run_goes_on_to_the_losses_of_an_uninterrupted_one(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan = dataclasses.replace(PLAN, steps=6, checkpoint_every=3)
     whole = stage_of(kind, tmp_path)
-    whole.measure = lambda *_: 0.0  # type: ignore[method-assign]
+    monkeypatch.setattr(whole, "measure", lambda *_: 0.0)
     train(whole, plan, tmp_path / "whole")
     interrupted = stage_of(kind, tmp_path)
     loss, calls = interrupted.loss, iter(range(100))
 
-    def interrupting(*args):  # type: ignore[no-untyped-def]
+    def interrupting(*args: Any) -> dict[str, torch.Tensor]:
         if next(calls) == 4:
             raise KeyboardInterrupt
         return loss(*args)
 
-    interrupted.loss = interrupting  # type: ignore[method-assign]
+    monkeypatch.setattr(interrupted, "loss", interrupting)
     with pytest.raises(KeyboardInterrupt):
         train(interrupted, plan, tmp_path / "parts")
 
     again = stage_of(kind, tmp_path)
-    again.measure = lambda *_: 0.0  # type: ignore[method-assign]
+    monkeypatch.setattr(again, "measure", lambda *_: 0.0)
     train(again, plan, tmp_path / "parts")
 
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
     assert len(losses(tmp_path / "whole")) == 6
 
 
-def test_the_frozen_model_is_no_part_of_what_the_controlnet_stage_trains(tmp_path: Path) -> None:
+def test_the_frozen_model_is_no_part_of_what_the_controlnet_stage_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stage = controlnet_stage(tmp_path, Always(one_batch("controlnet")))
     before = [parameter.clone() for parameter in stage.pipeline.unet.parameters()]
-    stage.measure = lambda *_: 0.0  # type: ignore[method-assign]
+    monkeypatch.setattr(stage, "measure", lambda *_: 0.0)
 
     train(stage, PLAN, tmp_path)
 

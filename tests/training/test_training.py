@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.training.fakes import Always
 from training.batches import Batch, DrawnScenes, PairBatches, SceneBatches, batches_from, drawn_scenes
 from training.checkpoints import LossLog
 from training.models import TINY, build_autoencoder, build_scheduler
@@ -28,11 +29,11 @@ class DiesAt(AutoencoderStage):
 
     calls = 0
 
-    def loss(self, *args, **kwargs):  # type: ignore[no-untyped-def]
+    def loss(self, batch: Batch, rng: torch.Generator, device: torch.device) -> dict[str, torch.Tensor]:
         self.calls += 1
         if self.calls == 6:
             raise Killed
-        return super().loss(*args, **kwargs)
+        return super().loss(batch, rng, device)
 
 
 def losses(folder: Path) -> list[tuple[str, str]]:
@@ -129,18 +130,17 @@ def test_the_sources_share_is_whole_in_strong_noise_and_fades_with_the_noise() -
 
 
 def test_without_noise_to_learn_the_target_of_a_pair_is_the_picture_and_not_its_source(
-    tiny_denoiser: DenoiserStage,
+    tiny_denoiser: DenoiserStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The loss of a model that answers with the exact v towards the pictures is 0, whatever the sources are."""
     pictures, sources = torch.randn(4, 4, 8, 8), torch.randn(4, 4, 8, 8)
     signal = tiny_denoiser.scheduler.alphas_cumprod
 
-    class Oracle(torch.nn.Module):
-        def forward(self, noised, timesteps, _):  # type: ignore[no-untyped-def]
-            a, b = (root.sqrt()[:, None, None, None] for root in (signal[timesteps], 1 - signal[timesteps]))
-            return SimpleNamespace(sample=a * (noised - a * pictures) / b - b * pictures)
+    def oracle(noised: torch.Tensor, timesteps: torch.Tensor, _: torch.Tensor) -> SimpleNamespace:
+        a, b = (root.sqrt()[:, None, None, None] for root in (signal[timesteps], 1 - signal[timesteps]))
+        return SimpleNamespace(sample=a * (noised - a * pictures) / b - b * pictures)
 
-    tiny_denoiser.modules["unet"] = Oracle()
+    monkeypatch.setattr(tiny_denoiser.modules["unet"], "forward", oracle)
 
     losses = tiny_denoiser.loss(
         Batch(pictures, ["a red car"] * 4, sources), torch.Generator().manual_seed(0), torch.device("cpu")
@@ -186,20 +186,10 @@ def test_the_rate_warms_up_to_its_peak_and_falls_to_almost_nothing() -> None:
     assert rates[-1] == pytest.approx(0.02)
 
 
-class Overfits:
-    """The same batch at every step."""
-
-    def __init__(self, batch) -> None:  # type: ignore[no-untyped-def]
-        self.batch = batch
-
-    def __getitem__(self, step: int):  # type: ignore[no-untyped-def]
-        return self.batch
-
-
 def test_the_autoencoder_learns_one_batch_by_heart(tmp_path: Path) -> None:
     torch.manual_seed(0)
     stage = AutoencoderStage(TINY, SceneBatches(1, 1, TINY.side))
-    stage.data = Overfits(stage.data[0])  # type: ignore[assignment]
+    stage.data = Always(stage.data[0])
 
     train(stage, dataclasses.replace(PLAN, steps=40, rate=1e-2, checkpoint_every=1000), tmp_path)
 
@@ -207,9 +197,11 @@ def test_the_autoencoder_learns_one_batch_by_heart(tmp_path: Path) -> None:
     assert values[-1] < 0.7 * values[0]
 
 
-def test_the_denoiser_learns_one_batch_by_heart(tmp_path: Path, tiny_denoiser: DenoiserStage) -> None:
-    tiny_denoiser.data = Overfits(tiny_denoiser.data[0])  # type: ignore[assignment]
-    tiny_denoiser.measure = lambda *_: 0.0  # type: ignore[method-assign]
+def test_the_denoiser_learns_one_batch_by_heart(
+    tmp_path: Path, tiny_denoiser: DenoiserStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_denoiser.data = Always(tiny_denoiser.data[0])
+    monkeypatch.setattr(tiny_denoiser, "measure", lambda *_: 0.0)
 
     train(tiny_denoiser, dataclasses.replace(PLAN, steps=30, rate=5e-3, checkpoint_every=1000), tmp_path)
 

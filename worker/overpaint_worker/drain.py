@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -50,7 +51,7 @@ class Drain:
     def _run(self) -> None:
         self.begun.wait()
         self._interrupt(also_begun=False)
-        threading.Event().wait(self._patience)
+        time.sleep(self._patience)
         self._interrupt(also_begun=True)
 
     def _interrupt(self, *, also_begun: bool) -> None:

@@ -15,18 +15,7 @@ from overpaint_worker.engine.engine import Engine
 from overpaint_worker.in_hand import InHand
 from overpaint_worker.operations.tracker import Tracker
 from tests.engine.direct import call
-from tests.engine.fakes import PATIENCE, GatedModel, engine_on
-
-
-@pytest.fixture
-def model() -> GatedModel:
-    return GatedModel()
-
-
-@pytest.fixture
-def engine(model: GatedModel) -> Iterator[Engine]:
-    with engine_on(model) as running:
-        yield running
+from tests.engine.fakes import PATIENCE, GatedModel
 
 
 @pytest.fixture
@@ -35,10 +24,10 @@ def threads() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
-def paint(drain: Drain, engine: Engine, tracker: Tracker) -> Painted:
+def paint(drain: Drain, gated: Engine, tracker: Tracker) -> Painted:
     """What a task does between its transfers."""
     with drain.covers(tracker):
-        return engine.submit(call("gated", steps=4, cancelled=tracker.cancelled, on_progress=tracker.track(4))).result(
+        return gated.submit(call("gated", steps=4, cancelled=tracker.cancelled, on_progress=tracker.track(4))).result(
             PATIENCE
         )
 
@@ -47,13 +36,13 @@ def tracker() -> Tracker:
     return Tracker(lambda *_: None, threading.Event())
 
 
-def test_only_what_has_begun_is_finished(engine: Engine, model: GatedModel, threads: ThreadPoolExecutor) -> None:
+def test_only_what_has_begun_is_finished(gated: Engine, model: GatedModel, threads: ThreadPoolExecutor) -> None:
     """Given one job that paints and two that wait, when the drain begins, then the two leave at once and it ends."""
-    drain = Drain(engine, grace=60)
+    drain = Drain(gated, grace=60)
     drain.start()
-    painting = threads.submit(paint, drain, engine, tracker())
+    painting = threads.submit(paint, drain, gated, tracker())
     assert model.entered.wait(PATIENCE)
-    waiting = [threads.submit(paint, drain, engine, tracker()) for _ in range(2)]
+    waiting = [threads.submit(paint, drain, gated, tracker()) for _ in range(2)]
 
     drain.begun.set()
 
@@ -67,13 +56,13 @@ def test_only_what_has_begun_is_finished(engine: Engine, model: GatedModel, thre
 
 
 def test_what_cannot_be_finished_in_time_is_interrupted(
-    engine: Engine, model: GatedModel, threads: ThreadPoolExecutor
+    gated: Engine, model: GatedModel, threads: ThreadPoolExecutor
 ) -> None:
     """Given a job whose steps outlast the grace, when two thirds of it have passed, then it stops at its next step."""
-    drain = Drain(engine, grace=0.3)
+    drain = Drain(gated, grace=0.3)
     drain.start()
     begun = tracker()
-    painting = threads.submit(paint, drain, engine, begun)
+    painting = threads.submit(paint, drain, gated, begun)
     assert model.entered.wait(PATIENCE)
 
     drain.begun.set()
@@ -84,24 +73,24 @@ def test_what_cannot_be_finished_in_time_is_interrupted(
         painting.result(PATIENCE)
 
 
-def test_a_job_that_reaches_the_engine_late_does_not_wait_for_it(engine: Engine, model: GatedModel) -> None:
+def test_a_job_that_reaches_the_engine_late_does_not_wait_for_it(gated: Engine, model: GatedModel) -> None:
     """Given a job still being fetched as the drain begins, when it reaches the engine, then it is turned away."""
-    drain = Drain(engine, grace=60)
+    drain = Drain(gated, grace=60)
     drain.start()
     fetched = tracker()
     with drain.covers(tracker()), drain.covers(fetched):
         drain.begun.set()
         assert fetched.cancelled.wait(PATIENCE)
     with pytest.raises(WorkerStopping):
-        paint(drain, engine, fetched)
+        paint(drain, gated, fetched)
     assert not model.ran
 
 
-def test_a_cancelled_job_is_not_taken_for_an_interrupted_one(engine: Engine) -> None:
-    drain, cancelled = Drain(engine, grace=60), tracker()
+def test_a_cancelled_job_is_not_taken_for_an_interrupted_one(gated: Engine) -> None:
+    drain, cancelled = Drain(gated, grace=60), tracker()
     cancelled.cancelled.set()
     with pytest.raises(JobCancelled):
-        paint(drain, engine, cancelled)
+        paint(drain, gated, cancelled)
 
 
 def test_a_job_is_in_hand_once() -> None:

@@ -1,11 +1,12 @@
-"""`python -m training`: draw the data, train the model, export it."""
+"""`python -m training`: draw the data, train the models, export and measure them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
 import click
 import torch
@@ -25,173 +26,184 @@ from training.sheets import save_grid
 from training.train import Plan
 from training.words import SHAPES, STYLES
 
-_AUTOENCODER_SHARE = 0.35
-"""Of the minutes, when there is a limit."""
-_UPSCALER_AUTOENCODER_SHARE = 0.25
-"""Of the minutes of `upscaler`."""
-_CONTROLNET_RATE, _UPSCALER_RATE = 1.2e-3, 2e-3
-_OPERATION_SHEET = 1_000
-"""Steps between the sheets of the ControlNet and the upscaler."""
+StageName = Literal["autoencoder", "denoiser", "classifier", "controlnet", "upscaler_autoencoder", "upscaler"]
+"""The fields of `Recipe` that are plans."""
+
+SHARES: Final[dict[StageName, float]] = {
+    "autoencoder": 0.15,
+    "denoiser": 0.5,
+    "controlnet": 0.11,
+    "upscaler_autoencoder": 0.06,
+    "upscaler": 0.18,
+}
+"""Of the minutes, when there is a limit; the classifier takes its steps whatever they cost."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
     """What differs between a small machine and one with a GPU."""
 
-    autoencoder_steps: int
-    autoencoder_batch: int
-    autoencoder_rate: float
-    denoiser_steps: int
-    denoiser_batch: int
-    denoiser_rate: float
+    steps: dict[StageName, int]
+    batches: dict[StageName, int]
     families: int
     sheet_every: int
-    classifier_steps: int = 2_000
-    controlnet_steps: int = 6_000
-    upscaler_autoencoder_steps: int = 3_000
-    upscaler_steps: int = 12_000
 
 
-_CPU = Hardware(20_000, 4, 3e-3, 20_000, 16, 1.2e-3, 12_000, 1_500)
-_GPU = Hardware(12_000, 64, 3e-3, 40_000, 256, 2e-3, 50_000, 2_000)
+RATES: Final[dict[StageName, float]] = {
+    "autoencoder": 3e-3,
+    "denoiser": 1.2e-3,
+    "classifier": 2e-3,
+    "controlnet": 1.2e-3,
+    "upscaler_autoencoder": 2e-3,
+    "upscaler": 2e-3,
+}
+_CPU = Hardware(
+    steps={
+        "autoencoder": 20_000, "denoiser": 30_000, "classifier": 2_000,
+        "controlnet": 6_000, "upscaler_autoencoder": 3_000, "upscaler": 12_000,
+    },
+    batches={"autoencoder": 4, "denoiser": 16, "controlnet": 16, "upscaler": 16},
+    families=12_000,
+    sheet_every=1_500,
+)  # fmt: skip
+_GPU = Hardware(
+    steps={
+        "autoencoder": 12_000, "denoiser": 40_000, "classifier": 2_000,
+        "controlnet": 6_000, "upscaler_autoencoder": 3_000, "upscaler": 12_000,
+    },
+    batches={"autoencoder": 64, "denoiser": 256, "controlnet": 128, "upscaler": 128},
+    families=50_000,
+    sheet_every=2_000,
+)  # fmt: skip
 
 
 @click.group()
 def main() -> None:
-    """Train overpaint-mini from nothing but this folder's own drawings.
+    """Train overpaint-mini, its ControlNet and its upscaler from nothing but this folder's own drawings.
 
     A run lives in one folder and goes on from its latest checkpoint when started again.
 
     \b
     Examples:
       python -m training sheet scenes.png
-      python -m training all --seed 0 --minutes 150 --threads 2
+      python -m training all --seed 0 --minutes 280
       python -m training all --seed 0 --devices cuda --workers 14 --minutes 18
     """
 
 
-def _options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that every stage shares, gathered into a recipe."""
+def _options(*stages: StageName) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The options that every command shares, gathered into a recipe; `stages` are those that it trains."""
 
-    def with_recipe(
-        run: Path,
-        seed: int,
-        minutes: float | None,
-        devices: str,
-        threads: int,
-        workers: int,
-        steps: int | None,
-        **rest: Any,
-    ) -> None:
-        torch.set_num_threads(threads)
-        try:
-            command(_recipe(run, seed, minutes, devices, workers, steps), **rest)
-        except FileNotFoundError as missing:
-            raise click.ClickException(str(missing)) from None
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @wraps(command)
+        def with_recipe(threads: int, run: Path, seed: int, minutes: float | None, devices: str, workers: int,
+                        steps: int | None, **rest: Any) -> None:  # fmt: skip
+            torch.set_num_threads(threads)
+            try:
+                command(recipe_of(stages, run, seed, minutes, devices, workers, steps), **rest)
+            except FileNotFoundError as missing:
+                raise click.ClickException(str(missing)) from None
 
-    options = (
-        click.option("--run", type=click.Path(file_okay=False, path_type=Path), default=Path("training/runs/mini"),
-                     show_default=True, help="Folder of the run: checkpoints, logs, sheets, the model."),
-        click.option("--seed", default=0, show_default=True, help="Decides the data, the noise and the first weights."),
-        click.option("--minutes", type=click.FloatRange(min=0, min_open=True), default=None,
-                     help="Of training in all, drawing not counted; 0.35 of it is the autoencoder's."),
-        click.option("--devices", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
-        click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Of torch, on CPU."),
-        click.option("--workers", type=click.IntRange(min=0), default=1, show_default=True,
-                     help="Processes that draw the scenes."),
-        click.option("--steps", type=click.IntRange(min=1), default=None, help="Of each stage. [default: by device]"),
-    )  # fmt: skip
-    wrapped: Callable[..., None] = with_recipe
-    wrapped.__doc__, wrapped.__name__ = command.__doc__, command.__name__
-    for option in reversed(options):
-        wrapped = option(wrapped)
-    return wrapped
+        options = (
+            click.option("--run", type=click.Path(file_okay=False, path_type=Path), default=Path("training/runs/mini"),
+                         show_default=True, help="Folder of the run: checkpoints, logs, sheets, the model."),
+            click.option("--seed", default=0, show_default=True,
+                         help="Decides the data, the noise and the first weights."),
+            click.option("--minutes", type=click.FloatRange(min=0, min_open=True), default=None,
+                         help="Of training, drawing not counted, over all runs; shared out among the stages."),
+            click.option("--devices", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
+            click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True,
+                         help="Of torch, on CPU."),
+            click.option("--workers", type=click.IntRange(min=0), default=1, show_default=True,
+                         help="Processes that draw the scenes."),
+            click.option("--steps", type=click.IntRange(min=1), default=None,
+                         help="Of each stage. [default: by device]"),
+        )  # fmt: skip
+        wrapped: Callable[..., None] = with_recipe
+        for option in reversed(options):
+            wrapped = option(wrapped)
+        return wrapped
+
+    return decorate
 
 
-def _recipe(run: Path, seed: int, minutes: float | None, devices: str, workers: int, steps: int | None) -> Recipe:
+def recipe_of(
+    stages: tuple[StageName, ...],
+    run: Path,
+    seed: int,
+    minutes: float | None,
+    devices: str,
+    workers: int,
+    steps: int | None,
+) -> Recipe:
+    """The recipe of the shipped sizes for a device, `minutes` shared out among `stages` alone."""
     device = ("cuda" if torch.cuda.is_available() else "cpu") if devices == "auto" else devices
-    size = _GPU if device.startswith("cuda") else _CPU
+    hardware = _GPU if device.startswith("cuda") else _CPU
     torch.manual_seed(seed)
-    first, second = (_share(minutes, share) for share in (_AUTOENCODER_SHARE, 1 - _AUTOENCODER_SHARE))
+    shares = {stage: SHARES.get(stage, 0.0) for stage in stages}
+
+    def plan(stage: StageName) -> Plan:
+        limit = minutes * shares[stage] / sum(shares.values()) if minutes and shares.get(stage) else None
+        return Plan(steps or hardware.steps[stage], RATES[stage], seed, limit, device, sheet_every=hardware.sheet_every)
+
     return Recipe(
         run,
-        classifier=Plan(steps or size.classifier_steps, 2e-3, seed, device=device),
-        controlnet=Plan(
-            steps or size.controlnet_steps, _CONTROLNET_RATE, seed, minutes, device, sheet_every=_OPERATION_SHEET
-        ),
-        upscaler_autoencoder=Plan(
-            steps or size.upscaler_autoencoder_steps,
-            _UPSCALER_RATE,
-            seed,
-            _share(minutes, _UPSCALER_AUTOENCODER_SHARE),
-            device,
-            sheet_every=_OPERATION_SHEET,
-        ),
-        upscaler=Plan(
-            steps or size.upscaler_steps,
-            _UPSCALER_RATE,
-            seed,
-            _share(minutes, 1 - _UPSCALER_AUTOENCODER_SHARE),
-            device,
-            sheet_every=_OPERATION_SHEET,
-        ),
-        autoencoder=Plan(
-            steps or size.autoencoder_steps, size.autoencoder_rate, seed, first, device, sheet_every=size.sheet_every
-        ),
-        denoiser=Plan(
-            steps or size.denoiser_steps, size.denoiser_rate, seed, second, device, sheet_every=size.sheet_every
-        ),
-        autoencoder_batch=size.autoencoder_batch,
-        denoiser_batch=size.denoiser_batch,
-        families=size.families,
+        autoencoder=plan("autoencoder"),
+        denoiser=plan("denoiser"),
+        classifier=plan("classifier"),
+        controlnet=plan("controlnet"),
+        upscaler_autoencoder=plan("upscaler_autoencoder"),
+        upscaler=plan("upscaler"),
+        autoencoder_batch=hardware.batches["autoencoder"],
+        denoiser_batch=hardware.batches["denoiser"],
+        controlnet_batch=hardware.batches["controlnet"],
+        upscaler_batch=hardware.batches["upscaler"],
+        families=hardware.families,
         workers=workers,
     )
 
 
-def _share(minutes: float | None, share: float) -> float | None:
-    return None if minutes is None else minutes * share
+def _tell(folder: Path) -> None:
+    click.echo(f"{folder}: {bytes_of(folder) / 1e6:.2f} MB")
 
 
 @main.command("autoencoder")
-@_options
+@_options("autoencoder")
 def _autoencoder(recipe: Recipe) -> None:
     """Train the autoencoder."""
     train_autoencoder(recipe)
 
 
 @main.command("denoiser")
-@_options
+@_options("denoiser")
 def _denoiser(recipe: Recipe) -> None:
     """Train the UNet and the text encoder on a finished autoencoder."""
     train_denoiser(recipe)
 
 
 @main.command("export")
-@_options
+@_options()
 def _export(recipe: Recipe) -> None:
     """Write the model folder from the latest checkpoints."""
-    folder = export_model(recipe)
-    click.echo(f"{folder}: {bytes_of(folder) / 1e6:.2f} MB")
+    _tell(export_model(recipe))
 
 
 @main.command("controlnet")
-@_options
+@_options("controlnet")
 def _controlnet(recipe: Recipe) -> None:
     """Train the ControlNet for edges on the exported model, and write its folder."""
-    folder = train_controlnet(recipe)
-    click.echo(f"{folder}: {bytes_of(folder) / 1e6:.2f} MB")
+    _tell(train_controlnet(recipe))
 
 
 @main.command("upscaler")
-@_options
+@_options("upscaler_autoencoder", "upscaler")
 def _upscaler(recipe: Recipe) -> None:
     """Train the x4 upscaler on a finished autoencoder, and write its folder."""
-    folder = train_upscaler(recipe)
-    click.echo(f"{folder}: {bytes_of(folder) / 1e6:.2f} MB")
+    _tell(train_upscaler(recipe))
 
 
 @main.command("classifier")
-@_options
+@_options("classifier")
 def _classifier(recipe: Recipe) -> None:
     """Train the judge that the report needs."""
     train_classifier(recipe)
@@ -200,20 +212,23 @@ def _classifier(recipe: Recipe) -> None:
 @main.command("report")
 @click.option("--pictures", type=click.IntRange(min=6), default=100, show_default=True, help="Of each experiment.")
 @click.option("--model", type=click.Path(file_okay=False, path_type=Path), help="[default: the run's own]")
-@_options
+@_options("classifier")
 def _report(recipe: Recipe, pictures: int, model: Path | None) -> None:
     """Measure the model on held-out scenes; a table here, that and a sheet of pictures in <run>/report."""
     click.echo(write_report(recipe, pictures, model).table())
 
 
 @main.command("all")
-@_options
-def _all(recipe: Recipe) -> None:
-    """Train the autoencoder, then the denoiser, and export the model."""
+@click.option("--pictures", type=click.IntRange(min=6), default=100, show_default=True, help="As in `report`.")
+@_options(*SHARES, "classifier")
+def _all(recipe: Recipe, pictures: int) -> None:
+    """Train everything, one stage after the other, export it and measure it."""
     train_autoencoder(recipe)
     train_denoiser(recipe)
-    folder = export_model(recipe)
-    click.echo(f"{folder}: {bytes_of(folder) / 1e6:.2f} MB")
+    _tell(export_model(recipe))
+    _tell(train_controlnet(recipe))
+    _tell(train_upscaler(recipe))
+    click.echo(write_report(recipe, pictures).table())
 
 
 @main.command("sheet")

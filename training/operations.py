@@ -22,7 +22,7 @@ from training.batches import DrawnScenes, drawn_scenes, encoded_scenes, to_signe
 from training.controlnet import ControlNetStage, EdgeBatches, export_controlnet
 from training.enlarged import FACTOR, CropBatches, UpscalingBatches
 from training.models import LATENT_FACTOR
-from training.recipe import Recipe, draw_scenes
+from training.recipe import Recipe, check_model, draw_scenes
 from training.stages import fold_statistics
 from training.tokenizer import write_tokenizer
 from training.train import train
@@ -31,8 +31,7 @@ from training.upscaler import UpscalerAutoencoderStage, UpscalerStage, export_up
 
 def train_controlnet(recipe: Recipe) -> Path:
     """Train the ControlNet to the end of its plan on the exported model; write and return `<run>/controlnet`."""
-    if not (recipe.model / "model_index.json").is_file():
-        raise FileNotFoundError(f"{recipe.model} holds no model; run `denoiser` and `export` first")
+    check_model(recipe.model)
     plan = recipe.controlnet
     pipeline = StableDiffusionImg2ImgPipeline.from_pretrained(recipe.model).to(plan.device, torch.float32)
     pipeline.set_progress_bar_config(disable=True)

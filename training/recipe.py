@@ -120,8 +120,7 @@ def write_report(recipe: Recipe, pictures: int, model: Path | None = None) -> Re
     The run's ControlNet and upscaler are measured too, where they are there.
     """
     model = model or recipe.model
-    if not (model / "model_index.json").is_file():
-        raise FileNotFoundError(f"{model} holds no model; run the stage `export` first")
+    check_model(model)
     controlnet, upscaler = (
         folder if (folder / name).is_file() else None
         for folder, name in ((recipe.run / "controlnet", "config.json"), (recipe.run / "upscaler", "model_index.json"))
@@ -131,6 +130,12 @@ def write_report(recipe: Recipe, pictures: int, model: Path | None = None) -> Re
     report = measure(folders, classifier, recipe.sizes.side, pictures, recipe.sheet_steps)
     report.save(recipe.run / "report")
     return report
+
+
+def check_model(folder: Path) -> None:
+    """Raise FileNotFoundError unless a model was exported to the folder."""
+    if not (folder / "model_index.json").is_file():
+        raise FileNotFoundError(f"{folder} holds no model; run the stages `denoiser` and `export` first")
 
 
 def _autoencoder(recipe: Recipe, device: str) -> AutoencoderKL:

@@ -48,7 +48,8 @@ class Finding:
     """One figure."""
 
     what: str
-    value: float
+    value: float | None
+    """None where no picture decides it."""
     goal: float | None = None
     """At least this much is wanted; None for a figure that stands beside another."""
     low: float | None = None
@@ -59,7 +60,7 @@ class Finding:
 
     @property
     def reached(self) -> bool | None:
-        return None if self.goal is None else self.value >= self.goal
+        return None if self.goal is None else self.value is not None and self.value >= self.goal
 
 
 @dataclass(slots=True)
@@ -73,6 +74,10 @@ class Report:
         self.findings.append(Finding(what, value, goal, count=count))
 
     def share(self, what: str, hits: list[bool], goal: float | None = None) -> None:
+        """The share of hits; without any picture to count, that is what is told."""
+        if not hits:
+            self.findings.append(Finding(what, None, goal))
+            return
         low, high = interval(sum(hits), len(hits))
         self.findings.append(Finding(what, sum(hits) / len(hits), goal, low, high, len(hits)))
 
@@ -88,9 +93,10 @@ class Report:
         lines = ["| figure | measured | 95 % interval | of | goal | reached |", "| --- | --- | --- | --- | --- | --- |"]
         for found in self.findings:
             between = "" if found.low is None else f"{found.low:.2f} to {found.high:.2f}"
+            measured = "none decided" if found.value is None else f"{found.value:.3g}"
             goal = "" if found.goal is None else f"{found.goal:g}"
             reached = {None: "", True: "yes", False: "no"}[found.reached]
-            lines.append(f"| {found.what} | {found.value:.3g} | {between} | {found.count or ''} | {goal} | {reached} |")
+            lines.append(f"| {found.what} | {measured} | {between} | {found.count or ''} | {goal} | {reached} |")
         return "\n".join(lines) + "\n"
 
 
@@ -279,7 +285,7 @@ def negative_prompts(subject: Subject, report: Report) -> None:
     changed = [bool(after < before) for before, after in zip(without, named, strict=True) if before != after]
     report.add("share of the source's colour, no negative prompt", float(without.mean()), count=len(scenes))
     report.add("share of it, named in the negative prompt", float(named.mean()), count=len(scenes))
-    report.share("of the pictures in which it changed, less of it", changed or [False], 0.5)
+    report.share("of the pictures in which it changed, less of it", changed, 0.5)
 
 
 def edges(subject: Subject, report: Report, *, folder: Path) -> None:
@@ -352,7 +358,7 @@ def _loaded(kind: Any, folder: Path) -> Any:
 def _compared(report: Report, what: str, one: list[bool], other: list[bool]) -> None:
     """How often `one` was right where exactly one of the two was: more than half means better (sign test)."""
     decided = [a for a, b in zip(one, other, strict=True) if a != b]
-    report.share(what, decided or [False], 0.5)
+    report.share(what, decided, 0.5)
     if decided:
         report.add("its sign test, p", float(binomtest(sum(decided), len(decided)).pvalue), count=len(decided))
 

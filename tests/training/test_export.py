@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from click.testing import CliRunner
 from diffusers import AutoPipelineForImage2Image, AutoPipelineForInpainting
@@ -12,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from overpaint_worker.engine.registry import ModelSpec
-from training.__main__ import main
+from training.__main__ import SHARES, main, recipe_of
 from training.export import bytes_of, export
 from training.models import TINY, Sizes, build_autoencoder, build_scheduler, build_text_encoder, build_unet
 from training.scenes import attributes_of, draw
@@ -99,3 +100,15 @@ def test_the_sheet_command_draws_every_shape_in_every_style(tmp_path: Path) -> N
     assert done.exit_code == 0, done.output
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.size == (660, 396)
+
+
+def test_the_minutes_are_shared_out_among_the_stages_of_a_command(tmp_path: Path) -> None:
+    whole = recipe_of((*SHARES, "classifier"), tmp_path, 0, 200, "cpu", 0, None)
+    alone = recipe_of(("denoiser",), tmp_path, 0, 200, "cpu", 0, None)
+    both = recipe_of(("upscaler_autoencoder", "upscaler"), tmp_path, 0, 200, "cpu", 0, None)
+
+    given = [whole.autoencoder, whole.denoiser, whole.controlnet, whole.upscaler_autoencoder, whole.upscaler]
+    assert sum(plan.minutes or 0 for plan in given) == pytest.approx(200)
+    assert whole.classifier.minutes is None
+    assert alone.denoiser.minutes == 200
+    assert [both.upscaler_autoencoder.minutes, both.upscaler.minutes] == pytest.approx([50, 150])

@@ -90,7 +90,14 @@ def test_a_figure_below_its_goal_is_said_to_be() -> None:
     assert "| hits | 0.5 | 0.15 to 0.85 | 4 | 0.8 | no |" in report.table()
 
 
+def test_a_figure_that_no_picture_decides_is_not_reached() -> None:
+    report = Report()
+    report.share("hits", [], 0.5)
+    assert report.findings[0].reached is False
+    assert "| hits | none decided |  |  | 0.5 | no |" in report.table()
+
+
 def test_a_report_without_a_model_says_what_to_do(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["report", "--run", str(tmp_path)])
     assert done.exit_code == 1
-    assert "holds no model; run the stage `export` first" in done.output
+    assert "holds no model; run the stages `denoiser` and `export` first" in done.output

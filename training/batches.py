@@ -159,19 +159,14 @@ def drawn_scenes(file: Path, seed: int, families: int, side: int, workers: int) 
     return DrawnScenes(seeds, np.load(file, mmap_mode="r"))
 
 
-def encoded_scenes(
-    file: Path, scenes: DrawnScenes, autoencoder: AutoencoderKL, at_once: int = _DRAWN_AT_ONCE
-) -> DrawnScenes:
-    """The same scenes as latents (the posterior's means), encoded into `file` (.npy) unless it is there already.
-
-    `at_once` families are encoded together: fewer are faster where pictures are large.
-    """
+def encoded_scenes(file: Path, scenes: DrawnScenes, autoencoder: AutoencoderKL) -> DrawnScenes:
+    """The same scenes as latents (the posterior's means), encoded into `file` (.npy) unless it is there already."""
     if not file.is_file():
         device = next(autoencoder.parameters()).device
-        families = range(0, len(scenes.seeds), at_once)
+        families = range(0, len(scenes.seeds), _DRAWN_AT_ONCE)
 
         def encode(first: int) -> NDArray[np.float16]:
-            pictures = torch.from_numpy(np.array(scenes.variants[first : first + at_once])).flatten(0, 1)
+            pictures = torch.from_numpy(np.array(scenes.variants[first : first + _DRAWN_AT_ONCE])).flatten(0, 1)
             with torch.no_grad():
                 posterior = autoencoder.encode(to_signed(pictures).to(device)).latent_dist
             latents: NDArray[np.float16] = posterior.mean.half().cpu().numpy()

@@ -70,6 +70,8 @@ class ControlNetStage:
         for frozen in (pipeline.unet, pipeline.text_encoder, pipeline.vae):
             frozen.eval().requires_grad_(False)
         controlnet = ControlNetModel.from_unet(pipeline.unet, conditioning_embedding_out_channels=(16, 32, 64))
+        # Of the two layers that start at 0, one is enough to begin as the model alone; both would learn very slowly.
+        controlnet.controlnet_cond_embedding.conv_out.reset_parameters()
         self.modules = torch.nn.ModuleDict({"controlnet": controlnet.requires_grad_(True)})
 
     def loss(self, batch: Batch, rng: torch.Generator, device: torch.device) -> dict[str, torch.Tensor]:

@@ -5,7 +5,6 @@
 <run>/enlarged-N.npy                 N families of scenes, `FACTOR` times as large
 <run>/upscaler-autoencoder-training/ checkpoint, losses.csv, sheets
 <run>/upscaler-vae/                  the autoencoder taught further on them, its latents scaled
-<run>/enlarged-latents-N.npy         the large scenes, encoded
 <run>/upscaler-training/             checkpoint, losses.csv, sheets
 <run>/upscaler/                      what is exported
 """
@@ -20,8 +19,7 @@ from diffusers import AutoencoderKL, StableDiffusionImg2ImgPipeline
 
 from training.batches import DrawnScenes, drawn_scenes, encoded_scenes, to_signed
 from training.controlnet import ControlNetStage, EdgeBatches, export_controlnet
-from training.enlarged import FACTOR, CropBatches, UpscalingBatches
-from training.models import LATENT_FACTOR
+from training.enlarged import FACTOR, CropBatches
 from training.recipe import Recipe, check_model, draw_scenes
 from training.stages import fold_statistics
 from training.tokenizer import write_tokenizer
@@ -53,8 +51,7 @@ def train_upscaler(recipe: Recipe) -> Path:
     families = recipe.enlarged_families
     scenes = drawn_scenes(recipe.run / f"enlarged-{families}.npy", plan.seed, families, side, recipe.workers)
     autoencoder = _upscaler_autoencoder(recipe, scenes).to(plan.device)
-    latents = encoded_scenes(recipe.run / f"enlarged-latents-{families}.npy", scenes, autoencoder, at_once=2)
-    data = UpscalingBatches(plan.seed, recipe.upscaler_batch, recipe.sizes.side // LATENT_FACTOR, scenes, latents)
+    data = CropBatches(plan.seed, recipe.upscaler_batch, recipe.sizes.side, scenes)
     tokenizer = write_tokenizer(recipe.run / "tokenizer")
     stage = UpscalerStage(recipe.upscaler_sizes, autoencoder, tokenizer, side, data, recipe.sheet_steps)
     state = train(stage, plan, recipe.run / "upscaler-training")

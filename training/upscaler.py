@@ -134,7 +134,7 @@ def scale_latents(autoencoder: AutoencoderKL) -> None:
 
 
 class UpscalerStage:
-    """The upscaler's UNet: v-prediction on latents of unit variance, the small picture noised to a random level."""
+    """The upscaler's UNet: v-prediction on crops' latents of unit variance, the crop made small noised beside them."""
 
     name = "upscaler"
     parts: tuple[str, ...] = ("loss",)
@@ -151,10 +151,11 @@ class UpscalerStage:
         self.modules = torch.nn.ModuleDict({"unet": build_upscaling_unet(sizes)})
 
     def loss(self, batch: Batch, rng: torch.Generator, device: torch.device) -> dict[str, torch.Tensor]:
-        if batch.sources is None:
-            raise ValueError("a batch for the upscaler has the small pictures as its sources; this one has none")
-        latents = batch.pictures.to(device).float() * SCALING_FACTOR
-        low = to_signed(batch.sources.to(device))
+        pictures = batch.pictures.to(device)
+        # The autoencoder's latents depend on all that it sees: those of a whole picture, cropped, are not the crop's.
+        with torch.no_grad():
+            latents = self.autoencoder.encode(to_signed(pictures)).latent_dist.mean.float() * SCALING_FACTOR
+        low = to_signed(shrink(pictures))
         count = len(latents)
         levels = (torch.rand(count, generator=rng).pow(3) * (MAX_NOISE_LEVEL + 1)).long().clamp(max=MAX_NOISE_LEVEL)
         low = self.low_res_scheduler.add_noise(low, torch.randn(low.shape, generator=rng).to(device), levels)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,11 @@ from skimage.feature import canny
 from skimage.transform import downscale_local_mean
 
 from tests.training.fakes import Always
-from training.batches import Batch, Batches, DrawnScenes
+from training.batches import Batch, Batches, DrawnScenes, drawn_scenes, to_signed
 from training.checkpoints import LossLog
 from training.controlnet import ControlNetStage, EdgeBatches, edges_of, export_controlnet
 from training.diffusion import late_timesteps, noised_towards
-from training.enlarged import UpscalingBatches
+from training.enlarged import FACTOR, CropBatches
 from training.export import bytes_of
 from training.models import TINY, Sizes, build_autoencoder, build_scheduler, build_text_encoder, build_unet
 from training.operations import train_controlnet, train_upscaler
@@ -163,8 +164,7 @@ def one_batch(kind: str) -> Batch:
     rng = torch.Generator().manual_seed(0)
     latents = torch.randn(8, 4, 8, 8, generator=rng)
     if kind == "upscaler":
-        low = (torch.rand(8, 3, 8, 8, generator=rng) * 255).to(torch.uint8)
-        return Batch(latents / SCALING_FACTOR, [], low)
+        return Batch((torch.rand(8, 3, 32, 32, generator=rng) * 255).to(torch.uint8), [])
     edges = (torch.rand(8, 3, 32, 32, generator=rng) > 0.8).to(torch.uint8) * 255
     return Batch(latents, ["a red car"] * 8, latents, edges=edges)
 
@@ -266,17 +266,31 @@ def test_edges_of_a_batch_come_from_the_source_of_the_very_pair() -> None:
         assert abs(float(edges[0, 16].float().argmax()) - float(column)) <= 1
 
 
-def test_small_crops_are_the_means_of_the_large_ones_and_latents_crop_with_them() -> None:
-    rng = np.random.default_rng(0)
-    pictures = rng.integers(0, 256, (2, VARIANTS, 3, 64, 64)).astype(np.uint8)
-    small = downscale_local_mean(pictures, (1, 1, 1, 4, 4))
-    scenes, latents = DrawnScenes([0, 1], pictures), DrawnScenes([0, 1], small.astype(np.float16))
+def test_the_upscaler_learns_the_crops_own_latents_with_the_crop_made_small_beside_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss of a UNet that answers with the exact v towards the crop, as encoded by itself, is 0."""
+    stage = upscaler_stage(tmp_path, CropBatches(0, 4, 32, drawn_scenes(tmp_path / "scenes.npy", 0, 2, 64, 0)))
+    pictures = stage.data[3].pictures
+    with torch.no_grad():
+        latents = stage.autoencoder.encode(to_signed(pictures)).latent_dist.mean * SCALING_FACTOR
+    small = downscale_local_mean(pictures.numpy(), (1, 1, FACTOR, FACTOR))
+    seen = []
 
-    batch = UpscalingBatches(0, 8, 4, scenes, latents)[5]
+    def oracle(
+        given: torch.Tensor, timesteps: torch.Tensor, _: torch.Tensor, class_labels: torch.Tensor
+    ) -> SimpleNamespace:
+        seen.append((given[:, 4:], class_labels))
+        signal = stage.scheduler.alphas_cumprod[timesteps][:, None, None, None]
+        return SimpleNamespace(sample=(signal.sqrt() * given[:, :4] - latents) / (1 - signal).sqrt())
 
-    assert batch.sources is not None
-    assert batch.sources.shape == batch.pictures.shape == (8, 3, 4, 4)
-    assert (batch.sources.float() - batch.pictures.float()).abs().max() <= 0.6
+    monkeypatch.setattr(stage.modules["unet"], "forward", oracle)
+    losses = stage.loss(stage.data[3], torch.Generator().manual_seed(0), torch.device("cpu"))
+
+    assert float(losses["loss"]) < 1e-8
+    ((low, levels),) = seen
+    noise = (1 - stage.low_res_scheduler.alphas_cumprod[levels]).sqrt()[:, None, None, None]
+    assert (abs(low - (torch.from_numpy(small) / 127.5 - 1)) < 5 * noise + 0.01).all()
 
 
 def test_scaled_latents_have_the_deviation_that_the_pipeline_undoes() -> None:

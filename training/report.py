@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import pairwise
@@ -25,13 +25,13 @@ from scipy.stats import binomtest
 from torch import nn
 from tqdm import tqdm
 
+from overpaint_producer.sheet import Row, Tile, contact_sheet, save_sheet
 from training.captions import full_caption
 from training.classifier import names_of
 from training.controlnet import edges_of
 from training.enlarged import FACTOR
 from training.judging import colour_of, distance, edge_energy, interval, overlap, psnr, share_of
 from training.scenes import Attributes, Changes, Scene, attributes_of, draw, split_seeds
-from training.sheets import save_grid
 from training.upscaler import upscale
 from training.words import COLOURS, SHAPE_WORDS, STYLES, Colour
 
@@ -39,6 +39,8 @@ GUIDANCE: Final = 4.0
 STRENGTHS: Final = (0.2, 0.35, 0.5, 0.65, 0.8, 0.95)
 _AT_ONCE: Final = 10
 _TILES: Final = 8
+_SIDE: Final = 128
+"""Pixels of a tile on the sheet."""
 _AROUND: Final = 7
 """Pixels of the filter that widens an object's mask for inpainting."""
 
@@ -68,7 +70,7 @@ class Report:
     """All figures, and rows of pictures to look at beside them."""
 
     findings: list[Finding] = field(default_factory=list)
-    rows: list[list[Image.Image]] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
 
     def add(self, what: str, value: float, *, goal: float | None = None, count: int = 0) -> None:
         self.findings.append(Finding(what, value, goal, count=count))
@@ -81,12 +83,23 @@ class Report:
         low, high = interval(sum(hits), len(hits))
         self.findings.append(Finding(what, sum(hits) / len(hits), goal, low, high, len(hits)))
 
+    def show(
+        self, heading: str, pictures: Sequence[Image.Image], captions: Sequence[str] = (), details: Sequence[str] = ()
+    ) -> None:
+        """Add a row of the first pictures, each with what it shows and what was found in it."""
+        shown = pictures[:_TILES]
+        texts = [text or [""] * len(pictures) for text in (captions, details)]
+        self.rows.append(Row(heading, [Tile(*each) for each in zip(shown, *texts, strict=False)]))
+
     def save(self, folder: Path) -> None:
         """Write `report.json`, `report.md` and `sheet.png` into the folder."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "report.json").write_text(json.dumps([asdict(finding) for finding in self.findings], indent=1) + "\n")
         (folder / "report.md").write_text(self.table())
-        save_grid(self.rows, folder / "sheet.png")
+        reached = [finding.reached for finding in self.findings if finding.goal is not None]
+        title = f"overpaint-mini: {sum(map(bool, reached))} of {len(reached)} goals reached"
+        footer = "Held-out scenes of the repository's own generator; report.md has the figures."
+        save_sheet(contact_sheet(title, self.rows, footer=footer, side=_SIDE), folder / "sheet.png")
 
     def table(self) -> str:
         """The figures as a Markdown table."""
@@ -171,9 +184,10 @@ def judges(subject: Subject, report: Report) -> None:
     scenes = subject.scenes(0)
     told = names_of(subject.classifier, _pictures(scenes))
     shown = [scene.attributes for scene in scenes]
-    report.share("judge: colours of drawn scenes", [_has_colour(scene, scene.picture) for scene in scenes])
-    report.share("judge: shapes of drawn scenes", [a == b.shape for a, b in zip(told["shape"], shown, strict=True)])
-    report.share("judge: styles of drawn scenes", [a == b.style for a, b in zip(told["style"], shown, strict=True)])
+    colours = _colours(_pictures(scenes), scenes)
+    report.share("judge: colours of drawn scenes", _agree(colours, [one.colour for one in shown]))
+    report.share("judge: shapes of drawn scenes", _agree(told["shape"], [one.shape for one in shown]))
+    report.share("judge: styles of drawn scenes", _agree(told["style"], [one.style for one in shown]))
 
 
 def recolouring(subject: Subject, report: Report) -> None:
@@ -181,9 +195,10 @@ def recolouring(subject: Subject, report: Report) -> None:
     scenes = subject.scenes(1)
     wishes = [recoloured(scene.attributes) for scene in scenes]
     made = subject.repaint(_pictures(scenes), [full_caption(wish) for wish in wishes], 0.8)
-    hits = [colour_of(p, s.mask) == w.colour for p, s, w in zip(made, scenes, wishes, strict=True)]
-    report.share("recoloured at strength 0.8", hits, 0.8)
-    report.rows += [_pictures(scenes)[:_TILES], made[:_TILES]]
+    told = _colours(made, scenes)
+    report.share("recoloured at strength 0.8", _agree(told, [wish.colour for wish in wishes]), 0.8)
+    report.show("Sources", _pictures(scenes), [f"{s.attributes.colour} {s.attributes.shape}" for s in scenes])
+    report.show("Recoloured at strength 0.8", made, [wish.colour for wish in wishes], _told(told))
 
 
 def styles(subject: Subject, report: Report) -> None:
@@ -196,11 +211,13 @@ def styles(subject: Subject, report: Report) -> None:
     ]
     prompts = [full_caption(s.attributes.evolve(style=style)) for s, style in zip(scenes, asked, strict=True)]
     made = subject.repaint(_pictures(scenes), prompts, 0.8)
-    hits = [told == style for told, style in zip(names_of(subject.classifier, made)["style"], asked, strict=True)]
+    told = names_of(subject.classifier, made)["style"]
+    hits = _agree(told, asked)
     report.share("style as asked at strength 0.8", hits, 0.8)
     for style in STYLES:
         report.share(f"of these {style}", [hit for hit, each in zip(hits, asked, strict=True) if each == style], 0.6)
-    report.rows += [_pictures(scenes)[:_TILES], made[:_TILES]]
+    report.show("Sources", _pictures(scenes), [scene.attributes.style for scene in scenes])
+    report.show("Another style at strength 0.8", made, asked, _told(told))
 
 
 def strengths(subject: Subject, report: Report) -> None:
@@ -214,7 +231,9 @@ def strengths(subject: Subject, report: Report) -> None:
     held = [overlap(p, s.mask) for p, s in zip(subject.repaint(sources, prompts, 0.3), scenes, strict=True)]
     report.share("object in place at strength 0.3 (overlap at least 0.6)", [value >= 0.6 for value in held])
     report.add("mean overlap at strength 0.3", float(np.mean(held)), goal=0.6, count=len(held))
-    report.rows += [sources[:_TILES], *(made[:_TILES] for made in rising)]
+    report.show("Sources", sources)
+    for strength, made, each in zip(STRENGTHS, rising, away, strict=True):
+        report.show(f"Another colour at strength {strength:g}", made, details=[f"{value:.0f} away" for value in each])
 
 
 def shapes(subject: Subject, report: Report) -> None:
@@ -222,9 +241,10 @@ def shapes(subject: Subject, report: Report) -> None:
     scenes = subject.scenes(4)
     made = subject.repaint(_pictures(scenes), [full_caption(recoloured(s.attributes)) for s in scenes], 0.5)
     told = names_of(subject.classifier, made)["shape"]
-    report.share(
-        "shape kept at strength 0.5", [a == s.attributes.shape for a, s in zip(told, scenes, strict=True)], 0.7
-    )
+    shown = [scene.attributes.shape for scene in scenes]
+    report.share("shape kept at strength 0.5", _agree(told, shown), 0.7)
+    report.show("Sources", _pictures(scenes), shown)
+    report.show("Another colour at strength 0.5: the shape", made, shown, _told(told))
 
 
 def inpainting(subject: Subject, report: Report) -> None:
@@ -241,11 +261,12 @@ def inpainting(subject: Subject, report: Report) -> None:
         height=subject.side, width=subject.side,
     )  # fmt: skip
     whole = [Image.composite(p, s.picture, mask) for p, s, mask in zip(made, scenes, masks, strict=True)]
-    hits = [colour_of(p, s.mask) == w.colour for p, s, w in zip(whole, scenes, wishes, strict=True)]
-    report.share("inpainted in the named colour", hits, 0.75)
+    told = _colours(whole, scenes)
+    report.share("inpainted in the named colour", _agree(told, [wish.colour for wish in wishes]), 0.75)
     alone = [_same_outside(p, s.picture, mask) for p, s, mask in zip(whole, scenes, masks, strict=True)]
     report.share("outside of the mask left alone", alone, 1.0)
-    report.rows += [_pictures(scenes)[:_TILES], whole[:_TILES]]
+    report.show("Sources", _pictures(scenes))
+    report.show("The object's surroundings masked and inpainted", whole, [w.colour for w in wishes], _told(told))
 
 
 def guidance(subject: Subject, report: Report) -> None:
@@ -253,17 +274,14 @@ def guidance(subject: Subject, report: Report) -> None:
     scenes = subject.scenes(6)
     wishes = [recoloured(scene.attributes) for scene in scenes]
     prompts = [full_caption(wish) for wish in wishes]
-    followed = {
-        scale: [
-            colour_of(p, s.mask) == w.colour
-            for p, s, w in zip(
-                subject.repaint(_pictures(scenes), prompts, 0.6, guidance=scale), scenes, wishes, strict=True
-            )
-        ]
-        for scale in (1.0, 6.0)
-    }
-    for scale, hits in followed.items():
-        report.share(f"recoloured at strength 0.6, guidance {scale:g}", hits)
+    followed: dict[float, list[bool]] = {}
+    report.show("Sources", _pictures(scenes))
+    for scale in (1.0, 6.0):
+        made = subject.repaint(_pictures(scenes), prompts, 0.6, guidance=scale)
+        told = _colours(made, scenes)
+        followed[scale] = _agree(told, [wish.colour for wish in wishes])
+        report.share(f"recoloured at strength 0.6, guidance {scale:g}", followed[scale])
+        report.show(f"Strength 0.6, guidance {scale:g}", made, [wish.colour for wish in wishes], _told(told))
     _compared(report, "guidance 6 where one of the two failed", followed[6.0], followed[1.0])
 
 
@@ -272,15 +290,12 @@ def negative_prompts(subject: Subject, report: Report) -> None:
     scenes = subject.scenes(7)
     prompts = [f"a {SHAPE_WORDS[scene.attributes.shape][0]}, {scene.attributes.style}" for scene in scenes]
     colours = [scene.attributes.colour for scene in scenes]
-    shares = [
-        [
-            share_of(p, s.mask, s.attributes.colour)
-            for p, s in zip(
-                subject.repaint(_pictures(scenes), prompts, 0.7, negative_prompt=negative), scenes, strict=True
-            )
-        ]
-        for negative in (["" for _ in colours], [str(colour) for colour in colours])
-    ]
+    report.show("Sources", _pictures(scenes), colours)
+    shares = []
+    for heading, negative in (("No negative prompt", [""] * len(colours)), ("Negative prompt", colours)):
+        made = subject.repaint(_pictures(scenes), prompts, 0.7, negative_prompt=[*negative])
+        shares.append([share_of(p, s.mask, s.attributes.colour) for p, s in zip(made, scenes, strict=True)])
+        report.show(f"{heading}, strength 0.7", made, negative, [f"{value:.0%} as before" for value in shares[-1]])
     without, named = np.array(shares)
     changed = [bool(after < before) for before, after in zip(without, named, strict=True) if before != after]
     report.add("share of the source's colour, no negative prompt", float(without.mean()), count=len(scenes))
@@ -300,17 +315,16 @@ def edges(subject: Subject, report: Report, *, folder: Path) -> None:
     found = [edges_of(source) for source in sources]
     held = subject.painted(pipeline, sources, prompts, control_image=found, strength=0.9)
     free = subject.repaint(sources, prompts, 0.9)
-    kept = [
-        [
-            told == s.attributes.shape
-            for told, s in zip(names_of(subject.classifier, made)["shape"], scenes, strict=True)
-        ]
-        for made in (held, free)
-    ]
+    shown = [scene.attributes.shape for scene in scenes]
+    told = [names_of(subject.classifier, made)["shape"] for made in (held, free)]
+    kept = [_agree(names, shown) for names in told]
     report.share("shape kept at strength 0.9, with edges", kept[0])
     report.share("shape kept at strength 0.9, without", kept[1])
     _compared(report, "edges kept it where one of the two did", *kept)
-    report.rows += [sources[:_TILES], found[:_TILES], held[:_TILES], free[:_TILES]]
+    report.show("Sources", sources, shown)
+    report.show("Their edges", found)
+    report.show("Strength 0.9 with the edges", held, shown, _told(told[0]))
+    report.show("Strength 0.9 without", free, shown, _told(told[1]))
 
 
 def upscaling(subject: Subject, report: Report, *, folder: Path) -> None:
@@ -336,10 +350,11 @@ def upscaling(subject: Subject, report: Report, *, folder: Path) -> None:
         for a, b, t in zip(ours, bicubic, truths, strict=True)
     ]
     report.share("its edge energy nearer the truth's than bicubic's", nearer, 0.5)
-    for name, made in (("upscaled", ours), ("bicubic", bicubic)):
+    for name, made in (("bicubic", bicubic), ("upscaled", ours)):
         values = [psnr(picture, truth) for picture, truth in zip(made, truths, strict=True)]
         report.add(f"{name}, PSNR to the truth, dB", float(np.mean(values)), count=len(values))
-    report.rows += [bicubic[:_TILES], ours[:_TILES], truths[:_TILES]]
+        report.show(f"Enlarged four times: {name}", made, details=[f"{value:.1f} dB" for value in values])
+    report.show("The truth", truths)
 
 
 def recoloured(source: Attributes) -> Attributes:
@@ -363,8 +378,17 @@ def _compared(report: Report, what: str, one: list[bool], other: list[bool]) -> 
         report.add("its sign test, p", float(binomtest(sum(decided), len(decided)).pvalue), count=len(decided))
 
 
-def _has_colour(scene: Scene, picture: Image.Image) -> bool:
-    return colour_of(picture, scene.mask) == scene.attributes.colour
+def _colours(pictures: list[Image.Image], scenes: list[Scene]) -> list[Colour]:
+    """Of the objects."""
+    return [colour_of(picture, scene.mask) for picture, scene in zip(pictures, scenes, strict=True)]
+
+
+def _agree(told: Sequence[str], asked: Sequence[str]) -> list[bool]:
+    return [one == other for one, other in zip(told, asked, strict=True)]
+
+
+def _told(names: Sequence[str]) -> list[str]:
+    return [f"found: {name}" for name in names]
 
 
 def _same_outside(one: Image.Image, other: Image.Image, mask: Image.Image) -> bool:

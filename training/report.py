@@ -352,7 +352,7 @@ def upscaling(subject: Subject, report: Report, *, folder: Path) -> None:
     report.share("its edge energy nearer the truth's than bicubic's", nearer, 0.5)
     for name, made in (("bicubic", bicubic), ("upscaled", ours)):
         values = [psnr(picture, truth) for picture, truth in zip(made, truths, strict=True)]
-        report.add(f"{name}, PSNR to the truth, dB", float(np.mean(values)), count=len(values))
+        report.add(f"{name}, median PSNR to the truth, dB", float(np.median(values)), count=len(values))
         report.show(f"Enlarged four times: {name}", made, details=[f"{value:.1f} dB" for value in values])
     report.show("The truth", truths)
 

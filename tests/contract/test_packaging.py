@@ -46,7 +46,9 @@ def test_the_wheel_holds_three_packages_and_their_data(wheel: Path) -> None:
     assert tops == {"overpaint_common", "overpaint_producer", "overpaint_worker"}
     assert {f"{top}/py.typed" for top in tops} <= names
     assert "overpaint_common/schemas/job.schema.json" in names
-    assert "overpaint_worker/models/overpaint-mini/unet/diffusion_pytorch_model.safetensors" in names
+    weights = "diffusion_pytorch_model.safetensors"
+    for model in ("overpaint-mini/unet", "overpaint-mini-canny", "overpaint-mini-upscaler/unet"):
+        assert f"overpaint_worker/models/{model}/{weights}" in names
     required = [r for r in metadata.get_all("Requires-Dist", []) if "extra ==" not in r]
     assert not [r for r in required if r.startswith(("torch", "diffusers", "transformers", "accelerate", "numpy"))]
     assert set(metadata.get_all("Provides-Extra", [])) == {"worker", "local", "dev"}

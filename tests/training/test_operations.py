@@ -357,7 +357,7 @@ def test_the_report_measures_every_figure(operations: Recipe) -> None:
     assert [figure["what"] for figure in figures] == [finding.what for finding in report.findings]
     assert {f"of these {style}" for style in STYLES} <= {figure["what"] for figure in figures}
     told = {finding.what for finding in report.findings}
-    assert {"shape kept at strength 0.9, with edges", "upscaled, PSNR to the truth, dB"} <= told
+    assert {"shape kept at strength 0.9, with edges", "upscaled, median PSNR to the truth, dB"} <= told
     assert (folder / "report.md").read_text() == report.table()
     with Image.open(folder / "sheet.png") as sheet:
         assert sheet.width > 6 * 2 * TINY.side

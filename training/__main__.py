@@ -57,24 +57,21 @@ RATES: Final[dict[StageName, float]] = {
     "upscaler_autoencoder": 2e-3,
     "upscaler": 2e-3,
 }
+_STEPS: Final[dict[StageName, int]] = {
+    "classifier": 2_000, "controlnet": 6_000, "upscaler_autoencoder": 3_000, "upscaler": 12_000,
+}  # fmt: skip
 _CPU = Hardware(
-    steps={
-        "autoencoder": 20_000, "denoiser": 30_000, "classifier": 2_000,
-        "controlnet": 6_000, "upscaler_autoencoder": 3_000, "upscaler": 12_000,
-    },
+    steps={**_STEPS, "autoencoder": 20_000, "denoiser": 30_000},
     batches={"autoencoder": 4, "denoiser": 16, "controlnet": 16, "upscaler": 16},
     families=12_000,
     sheet_every=1_500,
-)  # fmt: skip
+)
 _GPU = Hardware(
-    steps={
-        "autoencoder": 12_000, "denoiser": 40_000, "classifier": 2_000,
-        "controlnet": 6_000, "upscaler_autoencoder": 3_000, "upscaler": 12_000,
-    },
+    steps={**_STEPS, "autoencoder": 12_000, "denoiser": 40_000},
     batches={"autoencoder": 64, "denoiser": 256, "controlnet": 128, "upscaler": 128},
     families=50_000,
     sheet_every=2_000,
-)  # fmt: skip
+)
 
 
 @click.group()

@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long check lint types imports format schema bench clean
+.PHONY: help demo test test-long check lint types imports audit licences format schema bench clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -20,7 +20,7 @@ test: $(VENV)/.dev ## Run the tests (under 8 minutes)
 test-long: $(VENV)/.dev ## Run all the tests, the long ones too
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not gpu"
 
-check: lint types imports ## Linters, types and the rules of the layout
+check: lint types imports audit licences ## Linters, types, the rules of the layout, known holes, licences
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -31,6 +31,12 @@ types: $(VENV)/.dev
 
 imports: $(VENV)/.dev
 	$(BIN)/lint-imports
+
+audit: $(VENV)/.dev
+	@$(BIN)/python -m tools.audit $(AUDIT)
+
+licences: $(VENV)/.dev
+	@$(BIN)/python -m tools.licences
 
 format: $(VENV)/.dev ## Format the code
 	$(BIN)/ruff check --fix .

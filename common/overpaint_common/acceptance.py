@@ -21,7 +21,7 @@ class Accepted:
     record: Result | None
     """There when the same job had finished already."""
     not_queued: BrokerUnavailable | None
-    """Why the ticket could not be sent; the job is accepted all the same."""
+    """Why the ticket could not be sent; the job is accepted all the same, and the keeper will send one."""
 
 
 class Acceptance:
@@ -70,7 +70,8 @@ class Acceptance:
         try:
             if held.created or self._live.progress(job.id) is None:
                 self._live.report({job.id: [Progress(state="queued")]})
-            self._tickets.send(job)
+            # A ticket that comes again is waste: another one may wait, or a worker may hold the job.
+            self._tickets.send(job, if_absent=not held.created)
         except BrokerUnavailable as error:
             return error
         return None

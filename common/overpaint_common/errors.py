@@ -9,6 +9,9 @@
     |   |-- StrengthTooSmall          strength x steps leaves no step to run
     |   `-- IdempotencyConflict       the same key came with another body
     |-- ForbiddenReference            outside the operator's allowlist
+    |-- ForbiddenWebhook              a receiver that the operator does not allow
+    |-- InvalidSignature              an HMAC is missing or wrong
+    |-- InvalidMessage                a message that is no Celery message of ours
     |-- StorageError
     |   |-- ObjectNotFound
     |   |-- ObjectExists              a conditional put found the key taken
@@ -31,8 +34,11 @@
     |   |-- DeviceOutOfMemory
     |   `-- EngineDied                the engine thread is gone; the job goes back
     |-- WorkerStopping                the worker was told to stop; the job goes back
+    |-- WorkerCrashed                 workers died at the job again and again
+    |-- LeaseLost                     another worker holds the job now
     |-- InternalError                 a bug of ours
     |-- JobCancelled                  somebody cancelled the job
+    |-- JobExpired                    its deadline passed first
     |-- JobFailed                     raised to whoever asks a failed job for its pictures
     |-- NotFinished                   asked for the record of a job that has none yet
     `-- WaitTimeout                   the caller's own limit on waiting
@@ -82,6 +88,18 @@ class IdempotencyConflict(InvalidJob):
 
 class ForbiddenReference(OverpaintError):
     code = "forbidden_reference"
+
+
+class ForbiddenWebhook(OverpaintError):
+    code = "forbidden_webhook"
+
+
+class InvalidSignature(OverpaintError):
+    code = "invalid_signature"
+
+
+class InvalidMessage(OverpaintError):
+    code = "invalid_message"
 
 
 class StorageError(OverpaintError):
@@ -180,6 +198,16 @@ class WorkerStopping(OverpaintError):
     retryable = True
 
 
+class WorkerCrashed(OverpaintError):
+    code = "worker_crashed"
+    retryable = True
+
+
+class LeaseLost(OverpaintError):
+    code = "lease_lost"
+    retryable = True
+
+
 class InternalError(OverpaintError):
     code = "internal"
     retryable = True
@@ -187,6 +215,10 @@ class InternalError(OverpaintError):
 
 class JobCancelled(OverpaintError):
     code = "cancelled"
+
+
+class JobExpired(OverpaintError):
+    code = "expired"
 
 
 class JobFailed(OverpaintError):

@@ -10,6 +10,7 @@ from overpaint_common.errors import ForbiddenReference, NotServed
 from overpaint_common.frozen import Frozen
 from overpaint_common.job import Job, ModelName
 from overpaint_common.passes import Diffusion, Img2Img, Pass
+from overpaint_common.receivers import check_webhook
 from overpaint_common.references import PrefixUri, Reference
 from overpaint_common.seeds import seeds_of_passes
 from overpaint_common.steps import StepsRule, check_strength
@@ -37,6 +38,8 @@ class ModelCard(Frozen):
     """Prefixes that the workers may write pictures to."""
     ledger: PrefixUri | None = None
     """Root of the workers' ledger; None where the card was written before workers told it."""
+    webhooks: tuple[str, ...] = ()
+    """Receivers that jobs may name, as in OVERPAINT_WEBHOOKS."""
 
 
 class WorkerCard(Frozen):
@@ -58,12 +61,13 @@ def settle(job: Job, card: ModelCard | None) -> Job:
     """Fill in what the caller left open, and refuse what the fleet cannot do.
 
     Seeds are always settled. Steps and guidance come from the model's card; without a card (nothing announced yet)
-    they stay open and the worker settles them at the claim. Raises NotServed, StrengthTooSmall, ForbiddenReference.
+    they stay open and the worker settles them at the claim. Raises NotServed, StrengthTooSmall, ForbiddenReference,
+    ForbiddenWebhook.
     """
     if job.deadline is not None:
         raise NotServed(f"deadline {job.deadline.isoformat()}: deadlines are not served by this fleet; leave it out")
     if job.webhook is not None:
-        raise NotServed("webhook: webhooks are not served by this fleet; leave it out and wait instead")
+        check_webhook(job.webhook, None if card is None else card.webhooks)
     seeds = seeds_of_passes(job.base_seed, [getattr(p, "seed", None) for p in job.passes], job.variants)
     passes = tuple(
         _settle_pass(p, seed, card, index) for index, (p, seed) in enumerate(zip(job.passes, seeds, strict=True))

@@ -106,7 +106,7 @@ def _check_size(size: int) -> None:
         raise InvalidJob(f"the job is {size} bytes of JSON; the limit is {MAX_JOB_BYTES}: shorten its prompts")
 
 
-SECRET_FIELDS = frozenset({"webhook", "redis_url"})
+SECRET_FIELDS = frozenset({"webhook", "redis_url", "submit_secret", "webhook_secret"})
 """Fields whose values are never repeated in a message: they may hold passwords and tokens."""
 
 Location = tuple[int | str, ...]

@@ -29,8 +29,16 @@ class LedgerKeys:
         """Empty; there from acceptance until everything after the commit is done."""
         return self.root.join("open", priority, model, job_id)
 
+    def open(self) -> Reference:
+        """Prefix of all markers."""
+        return self.root.join("open").as_prefix()
+
+    def webhook(self, job_id: JobId) -> Reference:
+        """A webhook that is handed over and not delivered yet."""
+        return self.root.join("webhooks", job_id)
+
     def dead(self, kind: str, name: str) -> Reference:
-        """What could not be accepted, kept for a person to look at."""
+        """What could not be done, kept for a person to look at."""
         return self.root.join("dead", kind, name)
 
 

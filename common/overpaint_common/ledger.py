@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal, TypeVar
 
 from pydantic import AwareDatetime, ValidationError
 
 from overpaint_common.errors import (
     ForbiddenReference,
+    ForbiddenWebhook,
     IdempotencyConflict,
     LedgerUnreadable,
     ObjectExists,
@@ -19,11 +22,13 @@ from overpaint_common.errors import (
     StorageUnavailable,
 )
 from overpaint_common.frozen import Frozen
-from overpaint_common.job import Job, JobId, explain
+from overpaint_common.job import PRIORITIES, Job, JobId, Priority, explain
 from overpaint_common.keys import LedgerKeys, is_picture, job_prefix, result_copy
+from overpaint_common.receivers import redacted
 from overpaint_common.references import Reference
 from overpaint_common.result import Result
 from overpaint_common.storage import ObjectStore
+from overpaint_common.webhooks import PendingWebhook, WebhookEvent
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +46,15 @@ class Request(Frozen):
     digest: str
     """Of the body as the caller gave it."""
     accepted_at: AwareDatetime
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """What the key of an open marker says."""
+
+    priority: Priority
+    model: str
+    job_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +98,15 @@ class Ledger:
             self._store.put(marker, b"", content_type="text/plain")
         return Held(request, created, record)
 
+    def open_jobs(self) -> Iterator[Marker]:
+        """Every job that is not finished, or not tidied up yet."""
+        for info in self._store.list(self.keys.open()):
+            marker = _marker(info.reference.key.removeprefix(self.keys.open().key))
+            if marker is None:
+                log.warning("no marker of ours, left alone: %s", info.reference)
+            else:
+                yield marker
+
     def check(self) -> None:
         """Raises ObjectNotFound where the ledger's bucket does not exist, or what the store raises if it is down."""
         next(self._store.list(self.keys.root), None)
@@ -113,8 +136,9 @@ class Ledger:
         """Put the record where none exists and return the one that counts: this one, or whoever came first.
 
         Compare `attempt` to learn which. An answer that was lost, and the 412 that a repeated put earns from its own
-        first try, are both resolved by reading the record back.
+        first try, are both resolved by reading the record back. Of a webhook the record names only the receiver.
         """
+        result = result.model_copy(update={"job": redacted(result.job)})
         key = self.keys.record(result.job_id)
         try:
             self._put_once(key, result)
@@ -131,18 +155,49 @@ class Ledger:
         """What follows a commit, in an order that can be repeated from the start after any interruption.
 
         Copy the record, delete the pictures that it does not name, hand over the webhook, delete the marker. The
-        caller acknowledges its ticket afterwards. An output place that refuses is skipped: the job has ended, and
-        only its owner's copy is missing.
+        caller then tells the keeper of a webhook (`schedule_webhook`) and acknowledges its ticket. An output place
+        that refuses is skipped: the job has ended, and only its owner's copy is missing.
         """
-        job = request.job
+        job, copied = request.job, False
         try:
             outputs.put(result_copy(job), _json(record), content_type=JSON)
+            copied = True
             self._sweep(job, record, outputs)
         except StorageUnavailable:
             raise
         except (ForbiddenReference, StorageError) as error:
             log.warning("output place refused job=%s: %s", job.id, error)
+        self._hand_over(job, record, str(result_copy(job)) if copied else None)
         self._store.delete(self.keys.marker(job.priority, job.model, job.id))
+
+    def _hand_over(self, job: Job, record: Result, copy: str | None) -> None:
+        if job.webhook is None or (record.failure and record.failure.code == ForbiddenWebhook.code):
+            return
+        event = WebhookEvent.of(record, copy)
+        with suppress(ObjectExists):  # An earlier, interrupted call was here.
+            self._put_once(
+                self.keys.webhook(job.id),
+                PendingWebhook(webhook=job.webhook, event=event, handed_over_at=datetime.now(UTC)),
+            )
+
+    def webhooks(self) -> Iterator[JobId]:
+        """Every job whose webhook is handed over and neither delivered nor given up."""
+        return (info.reference.name for info in self._store.list(self.keys.root.join("webhooks")))
+
+    def webhook(self, job_id: JobId) -> PendingWebhook | None:
+        """The webhook of a job, or None once it is delivered or given up."""
+        try:
+            return self._read(self.keys.webhook(job_id), PendingWebhook)
+        except ObjectNotFound:
+            return None
+
+    def keep_webhook(self, pending: PendingWebhook) -> None:
+        """Write a webhook that is still to be delivered, in place of what was known of it."""
+        self._store.put(self.keys.webhook(pending.event.job_id), _json(pending), content_type=JSON)
+
+    def drop_webhook(self, job_id: JobId) -> None:
+        """Forget a webhook that is delivered or given up."""
+        self._store.delete(self.keys.webhook(job_id))
 
     def _sweep(self, job: Job, record: Result, outputs: ObjectStore) -> None:
         prefix = job_prefix(job)
@@ -166,6 +221,12 @@ class Ledger:
             raise LedgerUnreadable(
                 f"{key} is not understood: {explain(error)}; a newer version may have written it: upgrade this one"
             ) from None
+
+
+def _marker(name: str) -> Marker | None:
+    parts = name.split("/")
+    priority = next((priority for priority in PRIORITIES if priority == parts[0]), None)
+    return Marker(priority, parts[1], parts[2]) if priority and len(parts) == 3 else None
 
 
 def _json(document: Frozen) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -59,7 +59,10 @@ class Attempts:
 
     started: int
     outages: int
-    """Of those, how many were lost to an outage of storage or Redis, or to a worker that was told to stop."""
+    """Of those, how many were lost to an outage of storage or Redis, to a worker that was told to stop, or to one that
+    died while this job only waited."""
+    crashes: int = 0
+    """Of those, how many ended with the death of a worker or an engine that was working on the job."""
 
 
 def last_moment(record: Result) -> Progress:
@@ -97,7 +100,7 @@ class Live:
         self._redis: Any = redis
 
     def ping(self) -> None:
-        with _broker_errors():
+        with broker_errors():
             self._redis.ping()
 
     def close(self) -> None:
@@ -105,13 +108,13 @@ class Live:
 
     def models(self) -> dict[str, ModelCard]:
         """Every model that a worker has announced, by name."""
-        with _broker_errors():
+        with broker_errors():
             cards: Mapping[str, str] = self._redis.hgetall(wire.MODELS_KEY)
         return {name: ModelCard.model_validate_json(text, extra="ignore") for name, text in cards.items()}
 
     def workers(self) -> list[WorkerCard]:
         """The workers that are alive."""
-        with _broker_errors():
+        with broker_errors():
             now = self._redis.time()[0]
             names = self._redis.zrangebyscore(wire.FLEET_KEY, now - WORKER_TTL, "+inf")
             texts = self._redis.mget([wire.worker_key(name) for name in names]) if names else []
@@ -119,7 +122,7 @@ class Live:
 
     def announce(self, worker: WorkerCard, cards: list[ModelCard]) -> None:
         """Say that a worker is alive and what it serves; to be repeated well within WORKER_TTL."""
-        with _broker_errors():
+        with broker_errors():
             now = self._redis.time()[0]
             pipe = self._redis.pipeline(transaction=False)
             pipe.hset(wire.MODELS_KEY, mapping={card.name: card.model_dump_json() for card in cards})
@@ -130,32 +133,15 @@ class Live:
 
     def withdraw(self, worker: str) -> None:
         """Say that a worker has left."""
-        with _broker_errors():
+        with broker_errors():
             pipe = self._redis.pipeline(transaction=False)
             pipe.delete(wire.worker_key(worker))
             pipe.zrem(wire.FLEET_KEY, worker)
             pipe.execute()
 
-    def count_attempt(self, job_id: str) -> Attempts:
-        """Count one more attempt and return the counts; they start again after Redis lost its data."""
-        return self._count(job_id, "started")
-
-    def count_outage(self, job_id: str) -> Attempts:
-        """Say that the attempt just made was lost to an outage rather than to the job."""
-        return self._count(job_id, "outages")
-
-    def _count(self, job_id: str, what: str) -> Attempts:
-        with _broker_errors():
-            pipe = self._redis.pipeline()
-            pipe.hincrby(wire.attempts_key(job_id), what, 1)
-            pipe.hgetall(wire.attempts_key(job_id))
-            pipe.expire(wire.attempts_key(job_id), 7 * STATUS_TTL)
-            counts = pipe.execute()[1]
-        return Attempts(int(counts.get("started", 0)), int(counts.get("outages", 0)))
-
     def report(self, updates: Mapping[str, list[Progress]]) -> set[str]:
         """Publish each job's new moments in order, and return the jobs of them that somebody asked to cancel."""
-        with _broker_errors():
+        with broker_errors():
             pipe = self._redis.pipeline(transaction=False)
             for job_id, moments in updates.items():
                 status, events = wire.status_key(job_id), wire.events_key(job_id)
@@ -173,25 +159,43 @@ class Live:
                     cancelled.add(job_id)
             return cancelled
 
-    def ask_to_cancel(self, job_id: str) -> None:
-        """Tell a running worker to stop at its next step. The end itself is the record, not this."""
-        with _broker_errors():
-            pipe = self._redis.pipeline(transaction=False)
-            pipe.hset(wire.status_key(job_id), "cancel", "1")
-            pipe.expire(wire.status_key(job_id), STATUS_TTL)
+    def end(self, record: Result) -> None:
+        """Publish an end that no worker decided: a worker that runs the job stops at its next step, the keeper tidies.
+
+        The end itself is the record, not this.
+        """
+        job_id, moment = record.job_id, last_moment(record)
+        status, events = wire.status_key(job_id), wire.events_key(job_id)
+        with broker_errors():
+            now = self._redis.time()[0] * 1000
+            pipe = self._redis.pipeline()
+            pipe.zadd(wire.ENDED_KEY, {job_id: now})
+            pipe.zrem(wire.DEADLINES_KEY, job_id)
+            pipe.xadd(events, _fields(moment), maxlen=EVENTS_KEPT, approximate=True)
+            pipe.hset(status, mapping={**_fields(moment), "cancel": "1"})
+            pipe.expire(events, STATUS_TTL)
+            pipe.expire(status, STATUS_TTL)
             pipe.execute()
 
     def progress(self, job_id: str) -> Progress | None:
         """The newest moment, or None where Redis knows nothing of the job."""
-        with _broker_errors():
+        with broker_errors():
             return _moment(self._redis.hgetall(wire.status_key(job_id)))
+
+    def waiting(self, queues: Sequence[str]) -> int:
+        """The tickets that wait in these queues."""
+        with broker_errors():
+            pipe = self._redis.pipeline(transaction=False)
+            for queue in queues:
+                pipe.llen(queue)
+            return sum(pipe.execute())
 
     def events(self, job_id: str, after: str, *, block: float) -> tuple[str, list[Progress]]:
         """Moments newer than the position `after` ("0" for all that are kept), waiting up to `block` seconds.
 
         Returns the position to go on from and the moments, none if the wait was in vain.
         """
-        with _broker_errors():
+        with broker_errors():
             reply = self._redis.xread({wire.events_key(job_id): after}, block=max(1, int(block * 1000)))
         entries = [entry for _, batch in reply or [] for entry in batch]
         moments = [moment for _, fields in entries if (moment := _moment(fields)) is not None]
@@ -214,7 +218,8 @@ def _moment(fields: Mapping[str, str]) -> Progress | None:
 
 
 @contextmanager
-def _broker_errors() -> Iterator[None]:
+def broker_errors() -> Iterator[None]:
+    """Turn what redis-py raises into BrokerUnavailable."""
     try:
         yield
     except (RedisError, OSError) as error:

@@ -11,15 +11,18 @@ from typing import Any
 
 from overpaint_common.job import Job
 from overpaint_common.result import Result
+from overpaint_common.webhooks import WebhookEvent
 
 FOLDER = Path(__file__).parent / "schemas"
 
 
 def schemas() -> dict[str, dict[str, Any]]:
-    """File name to schema (draft 2020-12): the job as a producer may send it, and the record as a worker writes it."""
+    """File name to schema (draft 2020-12): the job as a producer may send it, the record as a worker writes it, and the
+    body of a webhook."""
     return {
         "job.schema.json": _schema(Job.model_json_schema(mode="validation"), "Job"),
         "result.schema.json": _schema(Result.model_json_schema(mode="serialization"), "Result"),
+        "webhook.schema.json": _schema(WebhookEvent.model_json_schema(mode="serialization"), "Webhook"),
     }
 
 

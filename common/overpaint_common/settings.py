@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from redis import Redis
 
 from overpaint_common.errors import SettingsError
 from overpaint_common.job import Location, explain
+from overpaint_common.receivers import receiver_pattern
 from overpaint_common.references import PrefixUri, Reference
-from overpaint_common.storage import Access, ObjectStore, S3Options, open_store
+from overpaint_common.storage import Access, ObjectStore, S3Options, WeakStore, open_store
+from overpaint_common.webhooks import MAKE_SECRET, decode_secret
 
 PrefixList = Annotated[tuple[PrefixUri, ...], NoDecode]
+ReceiverList = Annotated[tuple[Annotated[str, AfterValidator(receiver_pattern)], ...], NoDecode]
 
 
 class Settings(BaseSettings):
@@ -35,6 +38,8 @@ class Settings(BaseSettings):
     s3_read_timeout: Annotated[float, Field(gt=0)] = 30
     """Seconds."""
     s3_max_connections: Annotated[int, Field(ge=1)] = 32
+    weak_commits: bool = False
+    """Accept a store without conditional writes: two workers that finish one job at once may both record it."""
 
     @field_validator("redis_url")
     @classmethod
@@ -59,7 +64,7 @@ class Settings(BaseSettings):
             ) from None
 
     def open_store(self) -> ObjectStore:
-        return open_store(
+        store = open_store(
             S3Options(
                 endpoint_url=self.s3_endpoint_url,
                 region=self.s3_region,
@@ -70,6 +75,7 @@ class Settings(BaseSettings):
                 max_connections=self.s3_max_connections,
             )
         )
+        return WeakStore(store) if self.weak_commits else store
 
     @property
     def ledger_root(self) -> Reference:
@@ -86,6 +92,10 @@ def _variable(where: Location) -> str:
     return f"OVERPAINT_{where[0]}".upper()
 
 
+def _keys(secrets: SecretStr) -> tuple[bytes, ...]:
+    return tuple(decode_secret(text.strip()) for text in secrets.get_secret_value().split(","))
+
+
 class AccessSettings(Settings):
     """Settings of whoever touches what jobs name: the operator's allowlists. Empty means none."""
 
@@ -93,8 +103,28 @@ class AccessSettings(Settings):
     """Prefixes that jobs may read, separated by commas."""
     write: PrefixList = ()
     """Prefixes that jobs may write, separated by commas."""
+    webhooks: ReceiverList = ()
+    """Receivers that jobs may name for their webhooks, separated by commas: hosts such as `hooks.example.com`."""
+    webhook_private: bool = False
+    """Send webhooks also to private, loopback and link-local addresses."""
+    webhook_secret: SecretStr | None = Field(None, validate_default=True)
+    """What webhooks are signed with: `whsec_...`. Several, separated by commas, sign each request with all of them."""
 
-    @field_validator("read", "write", mode="before")
+    @field_validator("webhook_secret")
+    @classmethod
+    def _signs(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if value is not None:
+            _keys(value)
+        elif info.data.get("webhooks"):
+            raise ValueError(f"required once OVERPAINT_WEBHOOKS names a receiver; make one with: {MAKE_SECRET}")
+        return value
+
+    @property
+    def webhook_keys(self) -> tuple[bytes, ...]:
+        """What webhooks are signed with; nothing where none are sent."""
+        return _keys(self.webhook_secret) if self.webhook_secret else ()
+
+    @field_validator("read", "write", "webhooks", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value

@@ -9,7 +9,7 @@ from typing import Any
 from overpaint_common.job import PRIORITIES, Priority
 
 RUN_TASK = "overpaint.run"
-"""A ticket: args are `[job id, time in milliseconds at which it was queued]`."""
+"""A ticket: args are `[job id, Redis's time in milliseconds at which it was queued]`."""
 
 SUBMIT_TASK = "overpaint.submit"
 """A whole job, for clients in other languages: args are `[job]` with the job as a JSON object.
@@ -21,6 +21,33 @@ SUBMIT_QUEUE = "overpaint.submit"
 MODELS_KEY = "overpaint:models"
 """Hash of model name to its card; stays when the last worker leaves, so that jobs can wait for one."""
 
+QUEUES_KEY = "overpaint:queues"
+"""Set of all queues that ever got a ticket."""
+
+LEASES_KEY = "overpaint:leases"
+"""Sorted set of claimed jobs by the Redis time in milliseconds at which their lease lapses."""
+
+DELAYED_KEY = "overpaint:delayed"
+"""Sorted set of `<queue> <job id>` by the Redis time in milliseconds at which the job is to be queued again."""
+
+DEADLINES_KEY = "overpaint:deadlines"
+"""Sorted set of open jobs that have a deadline, by it, in milliseconds."""
+
+ENDED_KEY = "overpaint:ended"
+"""Sorted set of jobs whose end was decided outside a worker, for the keeper to finish, by time in milliseconds."""
+
+WEBHOOKS_KEY = "overpaint:webhooks"
+"""Sorted set of jobs whose webhook is to be delivered, by the Redis time in milliseconds of the next try."""
+
+RAW_KEY = "overpaint:raw"
+"""List of messages that could not be understood, for the keeper to put into the ledger."""
+
+EPOCH_KEY = "overpaint:epoch"
+"""Missing after Redis lost its data."""
+
+KEEPER_KEY = "overpaint:keeper"
+"""Who leads the keepers; expires unless renewed."""
+
 FLEET_KEY = "overpaint:fleet"
 """Sorted set of worker names by the Redis time in seconds at which they were last seen."""
 
@@ -30,10 +57,40 @@ def queue_name(model: str, priority: Priority) -> str:
     return f"overpaint.{model}.{priority}"
 
 
+def model_of(queue: str) -> str:
+    """The model that a queue named by `queue_name` is for."""
+    return queue.removeprefix("overpaint.").rpartition(".")[0]
+
+
+def priority_of(queue: str) -> Priority | None:
+    """The priority of a queue named by `queue_name`; None for any other."""
+    return next((priority for priority in PRIORITIES if queue.endswith(f".{priority}")), None)
+
+
 def queues_of(models: Iterable[str]) -> list[str]:
     """The queues of these models from the most urgent to the least: the order in which a worker drains them."""
     names = list(models)
     return [queue_name(model, priority) for priority in PRIORITIES for model in names]
+
+
+def queued_key(queue: str) -> str:
+    """Sorted set: the jobs with a ticket in `queue` that nobody has claimed yet, by ticket time in milliseconds."""
+    return f"overpaint:queued:{queue}"
+
+
+def newest_key(queue: str) -> str:
+    """The newest ticket time of `queue` that was claimed, in milliseconds: what is older should be gone from it."""
+    return f"overpaint:newest:{queue}"
+
+
+def solo_key(model: str) -> str:
+    """Sorted set: suspects of a model, each to be run alone, by the time in milliseconds since when they wait."""
+    return f"overpaint:solo:{model}"
+
+
+def lease_key(job_id: str) -> str:
+    """Hash: who holds the job: `attempt`, `worker`, `queue`."""
+    return f"overpaint:lease:{job_id}"
 
 
 def status_key(job_id: str) -> str:
@@ -59,8 +116,8 @@ def worker_key(name: str) -> str:
 def celery_settings(redis_url: str) -> dict[str, Any]:
     """Settings for producers and workers alike.
 
-    There is no result backend: an unreachable one leaks a slot for every job that ends meanwhile. Celery starts a job
-    again that takes longer than the visibility timeout, so two hours stand for "longer than a job".
+    There is no result backend: an unreachable one leaks a slot for every job that ends meanwhile. kombu sends a ticket
+    again that is not acknowledged within the visibility timeout; as its job is held by then, that costs a look.
     """
     # kombu does not verify the server's certificate unless it is told to.
     tls = {"broker_use_ssl": {"ssl_cert_reqs": ssl.CERT_REQUIRED}} if redis_url.startswith("rediss://") else {}
@@ -83,7 +140,7 @@ def celery_settings(redis_url: str) -> dict[str, Any]:
         "broker_connection_max_retries": None,
         "broker_channel_error_retry": True,
         "broker_transport_options": {
-            "visibility_timeout": 7200,
+            "visibility_timeout": 600,
             "unacked_restore_interval": 10,
             "unacked_restore_throttle": 1,
             "queue_order_strategy": "priority",

@@ -8,22 +8,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from overpaint_common.errors import OverpaintError
+    from overpaint_common.errors import InvalidSignature, OverpaintError
     from overpaint_common.job import Job, Output, Prepare
     from overpaint_common.live import Progress
     from overpaint_common.passes import Edit, Img2Img, Inpaint, MatchColor, Upscale
     from overpaint_common.result import Result
+    from overpaint_common.webhooks import WebhookEvent, verify_webhook
     from overpaint_producer.handle import JobHandle
-    from overpaint_producer.producer import NotQueued, Producer
+    from overpaint_producer.producer import Producer
 
 __all__ = [
     "Edit",
     "Img2Img",
     "Inpaint",
+    "InvalidSignature",
     "Job",
     "JobHandle",
     "MatchColor",
-    "NotQueued",
     "Output",
     "OverpaintError",
     "Prepare",
@@ -31,16 +32,19 @@ __all__ = [
     "Progress",
     "Result",
     "Upscale",
+    "WebhookEvent",
+    "verify_webhook",
 ]
 
 _HOMES = {
-    "overpaint_common.errors": ("OverpaintError",),
+    "overpaint_common.errors": ("InvalidSignature", "OverpaintError"),
     "overpaint_common.job": ("Job", "Output", "Prepare"),
     "overpaint_common.live": ("Progress",),
     "overpaint_common.passes": ("Edit", "Img2Img", "Inpaint", "MatchColor", "Upscale"),
     "overpaint_common.result": ("Result",),
+    "overpaint_common.webhooks": ("WebhookEvent", "verify_webhook"),
     "overpaint_producer.handle": ("JobHandle",),
-    "overpaint_producer.producer": ("NotQueued", "Producer"),
+    "overpaint_producer.producer": ("Producer",),
 }
 
 

@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import io
+import logging
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from PIL import Image
 
-from overpaint_common.errors import BrokerUnavailable, NotFinished, ObjectNotFound, WaitTimeout
+from overpaint_common.errors import (
+    BrokerUnavailable,
+    NotFinished,
+    ObjectNotFound,
+    StorageUnavailable,
+    WaitTimeout,
+)
 from overpaint_common.ledger import Ledger
 from overpaint_common.live import Live, Progress, last_moment
+from overpaint_common.patience import insist
 from overpaint_common.references import Reference
 from overpaint_common.result import Result
 from overpaint_common.seeds import new_attempt_id
 from overpaint_common.storage import ObjectStore
 
+log = logging.getLogger(__name__)
+
 MAX_PICTURE_BYTES = 1 << 30
+PATIENCE = 60.0
+"""Seconds that the record of a job that has ended is asked for while storage does not answer."""
+
 LEDGER_EVERY = 2.0
 """Seconds between two looks at the ledger while waiting: the events of Redis are quicker, but may be lost."""
 
@@ -25,8 +39,21 @@ LEDGER_EVERY = 2.0
 class JobHandle:
     """One accepted job. Needs only the job's id; the ledger and Redis answer everything else."""
 
-    def __init__(self, job_id: str, ledger: Ledger, live: Live, store: ObjectStore) -> None:
+    def __init__(
+        self,
+        job_id: str,
+        ledger: Ledger,
+        live: Live,
+        store: ObjectStore,
+        *,
+        not_queued: BrokerUnavailable | None = None,
+    ) -> None:
         self.id = job_id
+        self.not_queued = not_queued
+        """Why the submission that gave this handle could not queue the job; None where it did.
+
+        The job is accepted all the same: the keeper queues it, or submitting it again does.
+        """
         self._ledger = ledger
         self._live = live
         self._store = store
@@ -48,7 +75,9 @@ class JobHandle:
             moment = None
         if moment is None:
             self._ledger.request(self.id)
-            return Progress(state="accepted", detail="in the ledger; Redis does not know of a ticket for it")
+            return Progress(
+                state="accepted", detail="in the ledger; Redis knows of no ticket, the keeper will queue it"
+            )
         match moment.state:
             case "queued":
                 return moment.model_copy(update={"detail": self._queued_detail()})
@@ -61,7 +90,8 @@ class JobHandle:
         """Yield every moment of the job as it happens, ending with the final one.
 
         Steps come within a second of being done, in order; those before the call come first. Raises WaitTimeout after
-        `timeout` seconds. While Redis is down the steps are missing, but the end still comes.
+        `timeout` seconds. While Redis is down the steps are missing, but the end still comes, from the ledger; while
+        both are down it goes on asking.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         after, looked = "0", -LEDGER_EVERY
@@ -83,7 +113,7 @@ class JobHandle:
                     yield moment
             if ended or (not moments and time.monotonic() - looked >= LEDGER_EVERY):
                 looked = time.monotonic()
-                record = self._ledger.record(self.id)
+                record = self._record()
                 if record is not None:
                     yield last_moment(record)
                     return
@@ -92,7 +122,7 @@ class JobHandle:
         """The record, as soon as there is one, whatever the end; raises WaitTimeout after `timeout` seconds."""
         for _ in self.progress(timeout):
             pass
-        return self.result()
+        return insist(self.result, on=StorageUnavailable, seconds=PATIENCE)
 
     def result(self) -> Result:
         """The record; raises NotFinished while there is none, ObjectNotFound if no such job was accepted."""
@@ -124,12 +154,17 @@ class JobHandle:
             )
         )
         if record.status == "cancelled":
-            try:
-                self._live.ask_to_cancel(self.id)
-                self._live.report({self.id: [last_moment(record)]})
-            except BrokerUnavailable:
-                pass  # The record is the end; a worker finds it before it commits.
+            # The record is the end; a worker finds it before it commits, the keeper when it lists what is open.
+            with suppress(BrokerUnavailable):
+                self._live.end(record)
         return record
+
+    def _record(self) -> Result | None:
+        try:
+            return self._ledger.record(self.id)
+        except StorageUnavailable as error:
+            log.warning("waiting goes on without the ledger: %s", error)
+            return None
 
     def _references(self) -> list[Reference]:
         return [Reference.parse(output.uri) for output in self.result().raise_for_status().outputs]
@@ -147,7 +182,7 @@ class JobHandle:
             gone = moment.worker not in {worker.name for worker in self._live.workers()}
         except BrokerUnavailable:
             gone = False
-        return f"worker {moment.worker} is gone; submit the job again" if moment.worker and gone else moment.detail
+        return f"worker {moment.worker} is silent; another one takes over" if moment.worker and gone else moment.detail
 
 
 def _left(deadline: float | None) -> float:

@@ -9,31 +9,23 @@ from typing import Any, Self
 from pydantic import ValidationError
 
 from overpaint_common.acceptance import Acceptance
-from overpaint_common.errors import BrokerUnavailable, InvalidJob, UnknownModel
+from overpaint_common.errors import BrokerUnavailable, InvalidJob, StorageUnavailable, UnknownModel
 from overpaint_common.job import Job, explain
 from overpaint_common.ledger import Ledger
 from overpaint_common.live import Live, connect
+from overpaint_common.patience import insist
 from overpaint_common.references import Reference
 from overpaint_common.seeds import job_id_from_key
 from overpaint_common.settings import Settings
 from overpaint_common.storage import ObjectStore
-from overpaint_common.tickets import Tickets, client_app
+from overpaint_common.tickets import Tickets
 from overpaint_producer.handle import JobHandle
 
 PATIENCE = 3.0
 """Seconds that a submission waits for a silent Redis before it does without."""
 
-
-class NotQueued(BrokerUnavailable):
-    """The job is accepted and safe in the ledger, but Redis took no ticket, so no worker knows of it yet.
-
-    Submit the same job again once Redis is back: the same idempotency key, or the same `Job`, heals it. `handle` is
-    the job's handle.
-    """
-
-    def __init__(self, message: str, handle: JobHandle) -> None:
-        super().__init__(message)
-        self.handle = handle
+RETRY_FOR = 10.0
+"""Seconds that a submission goes on trying while storage does not answer."""
 
 
 class Producer:
@@ -45,29 +37,25 @@ class Producer:
         redis_url = self.settings.redis_url.get_secret_value()
         self.store: ObjectStore = self.settings.open_store()
         self.ledger = Ledger(self.store, self.settings.ledger_root)
-        self.live = Live(connect(redis_url, patience=PATIENCE))
-        self._tickets = Tickets(client_app(redis_url))
-        self._acceptance = Acceptance(self.ledger, self.live, self._tickets)
+        redis = connect(redis_url, patience=PATIENCE)
+        self.live = Live(redis)
+        self._acceptance = Acceptance(self.ledger, self.live, Tickets(redis))
 
-    def submit(self, job: Job, *, idempotency_key: str | None = None) -> JobHandle:
+    def submit(self, job: Job, *, idempotency_key: str | None = None, retry_for: float = RETRY_FOR) -> JobHandle:
         """Accept one job and queue it.
 
         With an idempotency key the job's id comes from the key: submitting the same body again under the same key
         gives the same job back, another body raises IdempotencyConflict. Without a key `job.id` plays that part.
+        While storage does not answer it is tried again for `retry_for` seconds. While Redis does not, the job is
+        accepted all the same, the handle's `not_queued` says why it waits, and the keeper queues it.
 
-        Raises InvalidJob or one of its kinds, ForbiddenReference, StorageUnavailable (nothing was accepted; submit
-        again), or NotQueued (accepted; carries the handle).
+        Raises InvalidJob or one of its kinds, ForbiddenReference, or StorageUnavailable: whether the job was accepted
+        is not known then, and submitting the same again is safe.
         """
         if idempotency_key is not None:
             job = job.model_copy(update={"id": job_id_from_key(idempotency_key)})
-        accepted = self._acceptance.accept(job)
-        handle = JobHandle(job.id, self.ledger, self.live, self.store)
-        if accepted.not_queued is not None:
-            raise NotQueued(
-                f"job {job.id} is accepted but not queued: {accepted.not_queued}; submit it again once Redis is back",
-                handle,
-            ) from accepted.not_queued
-        return handle
+        accepted = insist(lambda: self._acceptance.accept(job), on=StorageUnavailable, seconds=retry_for)
+        return JobHandle(job.id, self.ledger, self.live, self.store, not_queued=accepted.not_queued)
 
     def img2img(
         self,
@@ -141,7 +129,6 @@ class Producer:
 
     def close(self) -> None:
         """Close the connections."""
-        self._tickets.close()
         self.live.close()
 
     def __enter__(self) -> Self:

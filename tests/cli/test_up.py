@@ -19,7 +19,6 @@ from PIL import Image
 from redis import Redis
 
 from overpaint_producer.local.redis import EmbeddedRedis
-from overpaint_producer.local.stack import restore_unacknowledged
 from tests.cli.test_redis import gone, until
 
 pytest.importorskip("torch")
@@ -157,21 +156,6 @@ def test_killed_it_leaves_nothing_running_and_starts_again_at_the_same_address(t
     with second.process:
         second.process.send_signal(signal.SIGINT)
         assert second.process.wait(60) == 0
-
-
-def test_what_a_lost_worker_had_in_hand_is_queued_again_at_the_next_start(tmp_path: Path) -> None:
-    """Given tickets that a killed worker never acknowledged, when the stack starts, then they are in the queue."""
-    with EmbeddedRedis(tmp_path / "redis") as redis, Connection(redis.url) as connection:
-        queue = connection.SimpleQueue("overpaint.mini.bulk")
-        for number in range(20):
-            queue.put(number)
-        for _ in range(20):
-            queue.get(timeout=5)
-        with Redis.from_url(redis.url) as client:
-            assert client.llen("overpaint.mini.bulk") == 0
-            restore_unacknowledged(redis.url)
-            assert client.llen("overpaint.mini.bulk") == 20
-            assert client.hlen("unacked") == 0
 
 
 @pytest.mark.long

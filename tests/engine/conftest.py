@@ -1,19 +1,20 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
 import torch
 
-from overpaint_worker.engine.engine import Engine
+from overpaint_worker.engine.calls import Loader
+from overpaint_worker.engine.engine import Engine, PhaseLimits
 from overpaint_worker.engine.loading import PipelineLoader
 from overpaint_worker.engine.registry import EMBEDDED, ModelSpec, Registry
 from overpaint_worker.engine.whole import WholeModel
 from tests.engine.direct import Direct
-from tests.engine.fakes import GatedModel, engine_on
+from tests.engine.fakes import Deaths, GatedModel, Start, engine_on
 from tests.support import tiny_models
 
 
@@ -59,6 +60,8 @@ FAMILIES = {
     "sd": "stable-diffusion",
     "pndm": "stable-diffusion",
     "heun": "stable-diffusion",
+    "dpm": "stable-diffusion",
+    "ancestral": "stable-diffusion",
     "sdxl": "stable-diffusion-xl",
     "sd3": "flow-matching",
     "flux": "flow-matching",
@@ -68,14 +71,18 @@ CLASSES = {
     "sd": "StableDiffusionImg2ImgPipeline",
     "pndm": "StableDiffusionImg2ImgPipeline",
     "heun": "StableDiffusionImg2ImgPipeline",
+    "dpm": "StableDiffusionImg2ImgPipeline",
+    "ancestral": "StableDiffusionImg2ImgPipeline",
     "sdxl": "StableDiffusionXLImg2ImgPipeline",
     "sd3": "StableDiffusion3Img2ImgPipeline",
     "flux": "FluxImg2ImgPipeline",
 }
-MAKERS = {
+MAKERS: dict[str, Callable[[Path], Path]] = {
     "sd": tiny_models.tiny_stable_diffusion,
-    "pndm": lambda folder: tiny_models.tiny_stable_diffusion(folder, scheduler="PNDMScheduler"),
-    "heun": lambda folder: tiny_models.tiny_stable_diffusion(folder, scheduler="HeunDiscreteScheduler"),
+    "pndm": partial(tiny_models.tiny_stable_diffusion, scheduler="PNDMScheduler"),
+    "heun": partial(tiny_models.tiny_stable_diffusion, scheduler="HeunDiscreteScheduler"),
+    "dpm": partial(tiny_models.tiny_stable_diffusion, scheduler="DPMSolverMultistepScheduler"),
+    "ancestral": partial(tiny_models.tiny_stable_diffusion, scheduler="EulerAncestralDiscreteScheduler"),
     "sdxl": tiny_models.tiny_sdxl,
     "sd3": tiny_models.tiny_sd3,
     "flux": tiny_models.tiny_flux,
@@ -109,3 +116,25 @@ def gated(model: GatedModel) -> Iterator[Engine]:
     """A running engine whose only model is `model`."""
     with engine_on(model) as running:
         yield running
+
+
+@pytest.fixture
+def deaths() -> Deaths:
+    return Deaths()
+
+
+@pytest.fixture
+def start(model: GatedModel, deaths: Deaths) -> Iterator[Start]:
+    """Starts engines that tell `deaths`, and stops them at the end."""
+    engines: list[Engine] = []
+
+    def starting(loader: Loader = lambda _: model, **limits: float) -> Engine:
+        engine = Engine(loader, limits=PhaseLimits(**limits), on_death=deaths)
+        engine.start()
+        engines.append(engine)
+        return engine
+
+    yield starting
+    model.gate.set()
+    for engine in engines:
+        engine.stop()

@@ -1,7 +1,11 @@
-"""A model without a pipeline, whose every step waits for the test: for what concerns the engine and not the picture."""
+"""A model without a pipeline, whose every step waits for the test: for what concerns the engine and not the picture.
+
+And what tests do to engines on it.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,6 +41,28 @@ class GatedModel:
             self.before_step(call)
             on_step(step + 1)
         return np.zeros((call.picture.height, call.picture.width, 3), np.float32), 1, ()
+
+
+class Deaths:
+    """What `on_death` was told."""
+
+    def __init__(self) -> None:
+        self.reasons: list[str] = []
+        self.happened = threading.Event()
+
+    def __call__(self, reason: str) -> None:
+        self.reasons.append(reason)
+        self.happened.set()
+
+
+Start = Callable[..., Engine]
+"""Starts an engine: on a loader, if the one gated model will not do, and with the limits named."""
+
+
+def kill(engine: Engine) -> None:
+    """Raise SystemExit in the engine's thread, wherever it is."""
+    ident = ctypes.c_ulong(engine._thread.ident or 0)
+    assert ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, ctypes.py_object(SystemExit)) == 1
 
 
 @contextmanager

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import threading
-from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -16,54 +14,12 @@ from overpaint_common.errors import (
     ModelUnreachable,
     OverpaintError,
 )
-from overpaint_worker.engine.calls import Call, Loader
+from overpaint_worker.engine.calls import Call
 from overpaint_worker.engine.engine import Engine, PhaseLimits
 from overpaint_worker.engine.loading import PipelineLoader
 from tests.engine.conftest import Models
 from tests.engine.direct import call
-from tests.engine.fakes import PATIENCE, GatedModel
-
-
-class Deaths:
-    """What `on_death` was told."""
-
-    def __init__(self) -> None:
-        self.reasons: list[str] = []
-        self.happened = threading.Event()
-
-    def __call__(self, reason: str) -> None:
-        self.reasons.append(reason)
-        self.happened.set()
-
-
-Start = Callable[..., Engine]
-
-
-@pytest.fixture
-def deaths() -> Deaths:
-    return Deaths()
-
-
-@pytest.fixture
-def start(model: GatedModel, deaths: Deaths) -> Iterator[Start]:
-    engines: list[Engine] = []
-
-    def starting(loader: Loader = lambda _: model, **limits: float) -> Engine:
-        engine = Engine(loader, limits=PhaseLimits(**limits), on_death=deaths)
-        engine.start()
-        engines.append(engine)
-        return engine
-
-    yield starting
-    model.gate.set()
-    for engine in engines:
-        engine.stop()
-
-
-def kill(engine: Engine) -> None:
-    """Raise SystemExit in the engine's thread, wherever it is."""
-    ident = ctypes.c_ulong(engine._thread.ident or 0)
-    assert ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, ctypes.py_object(SystemExit)) == 1
+from tests.engine.fakes import PATIENCE, Deaths, GatedModel, Start, kill
 
 
 def test_a_killed_thread_ends_every_call(model: GatedModel, deaths: Deaths, start: Start) -> None:

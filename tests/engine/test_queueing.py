@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from overpaint_common.errors import (
     DeviceOutOfMemory,
@@ -24,31 +22,18 @@ from overpaint_common.errors import (
     PipelineFailed,
     UnknownModel,
 )
-from overpaint_common.job import PRIORITIES, Priority
+from overpaint_common.job import Priority
 from overpaint_worker.engine.calls import Call, Painted
 from overpaint_worker.engine.engine import Engine
-from overpaint_worker.engine.policy import PriorityQueue
 from tests.engine.direct import call
 from tests.engine.fakes import PATIENCE, GatedModel
-
-
-@given(st.lists(st.sampled_from(PRIORITIES)))
-def test_the_most_urgent_leaves_first_and_equals_in_order(priorities: list[Priority]) -> None:
-    queue: PriorityQueue[int] = PriorityQueue()
-    for number, priority in enumerate(priorities):
-        queue.push(number, priority)
-
-    left = [queue.pop() for _ in range(len(queue))]
-
-    assert left == sorted(range(len(priorities)), key=lambda number: PRIORITIES.index(priorities[number]))
-    assert queue.pop() is None
 
 
 def test_urgent_calls_overtake_those_that_wait(gated: Engine, model: GatedModel) -> None:
     def submit(name: str, priority: Priority) -> Future[Painted]:
         return gated.submit(call("gated", prompt=name, priority=priority))
 
-    futures = [submit("running", "bulk")]
+    futures = [submit("running", "interactive")]
     assert model.entered.wait(PATIENCE)
     futures += [submit("bulk", "bulk"), submit("standard", "standard"), submit("interactive", "interactive")]
     model.gate.set()
@@ -99,7 +84,7 @@ def test_an_error_that_somebody_keeps_holds_no_tensor(
     gated: Engine, model: GatedModel, error: Exception | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Log records hold tracebacks too, and pytest keeps those.
-    monkeypatch.setattr(logging.getLogger("overpaint_worker.engine.engine"), "disabled", True)
+    monkeypatch.setattr(logging.getLogger("overpaint_worker.engine.failures"), "disabled", True)
     tensors: list[weakref.ref[np.ndarray[Any, Any]]] = []
     given = call("gated")
 
@@ -198,7 +183,14 @@ def test_a_model_that_does_not_load_fails_its_call_alone(cause: Exception | None
 
 
 def test_the_parts_that_decide_import_no_torch() -> None:
-    modules = ["engine.policy", "engine.engine", "engine.registry", "engine.calls", "operations.passes"]
+    modules = [
+        "engine.policy",
+        "engine.engine",
+        "engine.failures",
+        "engine.registry",
+        "engine.calls",
+        "operations.passes",
+    ]
     imports = "; ".join(f"import overpaint_worker.{module}" for module in modules)
     code = f"{imports}; import sys; print(sorted({{'torch', 'diffusers', 'transformers'}} & sys.modules.keys()))"
 

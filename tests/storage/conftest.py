@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
 from overpaint_common.references import Reference
-from overpaint_common.storage import LocalStore, ObjectStore, S3Options, S3Store
-from tests.support.faulty_http import FaultyProxy
+from overpaint_common.storage import LocalStore, ObjectStore, S3Options, S3Store, WeakStore
+from tests.support.faulty_http import Exchange, FaultyProxy, requests
 from tests.support.s3 import S3Server, moto_server
 
 
@@ -18,6 +18,8 @@ class Place:
 
     store: ObjectStore
     root: Reference
+    options: S3Options = field(default_factory=S3Options)
+    """How another store reaches the same place, where it is in S3."""
 
     def at(self, *names: str) -> Reference:
         return self.root.join(*names)
@@ -39,13 +41,16 @@ def local_place(tmp_path: Path) -> Place:
     return Place(LocalStore(), Reference.from_path(tmp_path / "objects"))
 
 
-@pytest.fixture(params=["local", "s3"])
+@pytest.fixture
+def s3_place(s3: S3Store, bucket: Reference) -> Place:
+    return Place(s3, bucket, s3.options)
+
+
+@pytest.fixture(params=["local_place", "s3_place"])
 def place(request: pytest.FixtureRequest) -> Place:
     """Each test that takes this runs against both stores."""
-    if request.param == "local":
-        local: Place = request.getfixturevalue("local_place")
-        return local
-    return Place(request.getfixturevalue("s3"), request.getfixturevalue("bucket"))
+    found: Place = request.getfixturevalue(request.param)
+    return found
 
 
 @pytest.fixture(scope="session")
@@ -100,3 +105,23 @@ def behind_proxy(moto: S3Server, proxy: FaultyProxy, store_behind_proxy: S3Store
 def impatient_place(behind_proxy: Place, impatient_store: S3Store) -> Place:
     """The same, with a single attempt."""
     return Place(impatient_store, behind_proxy.root)
+
+
+def without_condition(exchange: Exchange) -> None:
+    """A store that knows nothing of `If-None-Match` and passes over it."""
+    headers = {name: value for name, value in exchange.request.headers.items() if name != "if-none-match"}
+    exchange.request = replace(exchange.request, headers=headers)
+    exchange.reply(exchange.forward())
+
+
+@pytest.fixture
+def unconditional(behind_proxy: Place, proxy: FaultyProxy) -> Place:
+    """An S3 store that ignores the condition of a conditional put, as some lookalikes do."""
+    proxy.on(requests("PUT"), without_condition)
+    return behind_proxy
+
+
+@pytest.fixture
+def weak_place(unconditional: Place, options_behind_proxy: S3Options) -> Place:
+    """The same store in the weaker mode."""
+    return Place(WeakStore(unconditional.store), unconditional.root, options_behind_proxy)

@@ -17,7 +17,7 @@ from overpaint_common.errors import (
     WaitTimeout,
 )
 from overpaint_common.live import Live, connect
-from overpaint_common.tickets import Tickets, client_app
+from overpaint_common.tickets import Tickets
 from overpaint_common.wire import queue_name
 from overpaint_producer import Img2Img, Producer
 from tests.support.stack import Stack, eventually, job
@@ -112,7 +112,8 @@ def test_a_second_ticket_of_a_job_in_hand_is_dropped(serving: Stack, producer: P
     moments = handle.progress(timeout=60)
     assert any(moment.step > 0 for moment in moments)
     producer.submit(body)
-    with Redis.from_url(serving.redis.url) as redis:
+    with connect(serving.redis.url) as redis:
+        Tickets(redis).send_again(QUEUE, handle.id)
         eventually(lambda: redis.hlen("unacked") == 1 and not redis.llen(QUEUE), "the second ticket dropped")
     assert not handle.status().finished
     assert handle.wait(timeout=60).attempts == 1
@@ -130,9 +131,8 @@ def test_a_ledger_that_is_not_the_workers_is_found_out_at_submission(serving: St
 
 def test_a_ticket_of_an_unknown_job_is_told_of(serving: Stack, producer: Producer) -> None:
     """Given a ticket whose job is not in the worker's ledger, when it is taken, then the live status says so."""
-    tickets = Tickets(client_app(serving.redis.url))
-    tickets.send_to(QUEUE, "job-nobody-knows")
-    tickets.close()
+    with connect(serving.redis.url) as redis:
+        Tickets(redis).send_again(QUEUE, "job-nobody-knows")
 
     def told() -> str:
         moment = producer.live.progress("job-nobody-knows")

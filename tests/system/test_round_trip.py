@@ -188,7 +188,7 @@ def test_a_whole_job_may_come_as_a_plain_celery_message(serving: Stack, producer
         app.send_task("overpaint.submit", args=[body], queue="overpaint.submit")
         for wrong in ({"variants": 99}, {"source": str(serving.at("secret", "a.png"))}):
             app.send_task("overpaint.submit", args=[{**body, "id": "refused-1", **wrong}], queue="overpaint.submit")
-        app.send_task("overpaint.submit", args=["no", "object"], queue="overpaint.submit", task_id="../x")
+        app.send_task("overpaint.submit", args=["no object"], queue="overpaint.submit", task_id="../x")
         unnamed = {name: value for name, value in body.items() if name != "id"}
         sent = app.send_task("overpaint.submit", args=[unnamed], queue="overpaint.submit")
 

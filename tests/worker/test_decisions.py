@@ -18,39 +18,53 @@ from overpaint_common.errors import (
     StorageDenied,
     StorageFull,
     StorageUnavailable,
+    WorkerStopping,
 )
 from overpaint_common.live import Attempts
 from overpaint_common.settings import Settings
 from overpaint_common.wire import celery_settings, queues_of
 from overpaint_worker.devices import child_environment, find_devices
-from overpaint_worker.patience import insist
-from overpaint_worker.retry import OUTAGE_ATTEMPTS, gives_up, pause
+from overpaint_common.patience import insist
+from overpaint_worker.retry import OUTAGE_ATTEMPTS, Decision, decide, decide_blocked
 
 
 @pytest.mark.parametrize(
-    ("error", "attempts", "given_up"),
+    ("error", "attempts", "decision"),
     [
-        (SourceEmpty("x"), Attempts(1, 0), True),
-        (ForbiddenReference("x"), Attempts(1, 0), True),
-        (DeviceOutOfMemory("x"), Attempts(1, 0), False),
-        (DeviceOutOfMemory("x"), Attempts(3, 0), True),
-        (EngineDied("x"), Attempts(3, 2), False),
-        (StorageFull("x"), Attempts(3, 0), True),
-        (StorageUnavailable("x"), Attempts(3, 2), False),
-        (BrokerUnavailable("x"), Attempts(50, 49), False),
-        (StorageUnavailable("x"), Attempts(200, OUTAGE_ATTEMPTS), True),
+        (SourceEmpty("x"), Attempts(1, 0), Decision(give_up=True)),
+        (ForbiddenReference("x"), Attempts(1, 0), Decision(give_up=True)),
+        (DeviceOutOfMemory("x"), Attempts(1, 0), Decision(False, 5)),
+        (DeviceOutOfMemory("x"), Attempts(2, 0), Decision(False, 20)),
+        (DeviceOutOfMemory("x"), Attempts(3, 0), Decision(True, 60)),
+        (DeviceOutOfMemory("x"), Attempts(5, 1, 2), Decision(False, 20, "", alone=True)),
+        (StorageFull("x"), Attempts(3, 0), Decision(True, 240)),
+        (StorageUnavailable("x"), Attempts(3, 2), Decision(False, 8, "outages")),
+        (BrokerUnavailable("x"), Attempts(50, 49), Decision(False, 60, "outages")),
+        (StorageUnavailable("x"), Attempts(200, OUTAGE_ATTEMPTS), Decision(True, 60, "outages")),
+        (WorkerStopping("x"), Attempts(1, 0), Decision(False, 0, "outages")),
+        (EngineDied("x"), Attempts(1, 0), Decision(False, 0, "crashes")),
+        (EngineDied("x"), Attempts(2, 0, 1), Decision(False, 0, "crashes", alone=True)),
+        (EngineDied("x"), Attempts(3, 0, 2), Decision(True, 0, "crashes", alone=True)),
     ],
 )
-def test_what_cannot_help_is_given_up_and_outages_are_waited_out(
-    error: OverpaintError, attempts: Attempts, given_up: bool
+def test_what_may_help_is_tried_again_and_crashes_are_counted_apart(
+    error: OverpaintError, attempts: Attempts, decision: Decision
 ) -> None:
-    """Given an error and the attempts so far, when it is decided, then only what may help is tried again."""
-    assert gives_up(error, attempts, max_attempts=3) is given_up
+    """Given an error and the counts so far, when it is decided, then try, outage and crash each have their limit."""
+    assert decide(error, attempts, max_attempts=3) == decision
 
 
-def test_only_a_dead_engine_needs_no_pause() -> None:
-    """Given an outage, when the job goes back, then it waits first, and longer where only a person can help."""
-    assert 0 == pause(EngineDied("x")) < pause(StorageUnavailable("x")) < pause(StorageDenied("x"))
+def test_an_engine_that_dies_before_a_jobs_turn_is_no_crash_of_that_job() -> None:
+    """Given jobs that only waited for the engine, when it dies, then they go back as after an outage."""
+    assert decide(EngineDied("x"), Attempts(1, 0), 3, begun=False) == Decision(False, 0, "outages")
+
+
+def test_a_ledger_that_denies_access_is_asked_again_but_seldom() -> None:
+    """Given an error that no retry mends, when the ledger itself raised it, then the job waits longer each time."""
+    delays = [decide_blocked(StorageDenied("x"), Attempts(n, n)).delay for n in range(8)]
+    assert delays == sorted(delays)
+    assert (delays[0], delays[-1]) == (15, 300)
+    assert not decide_blocked(StorageDenied("x"), Attempts(500, 500)).give_up
 
 
 def test_an_interrupted_action_is_repeated_until_it_works_or_its_time_is_up() -> None:

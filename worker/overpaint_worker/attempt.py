@@ -1,4 +1,4 @@
-"""One attempt at one job: fetch, prepare, paint, finish, upload, commit."""
+"""One attempt at one job: fetch, prepare, paint, encode, upload."""
 
 from __future__ import annotations
 
@@ -11,32 +11,33 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, BinaryIO, cast
 
-from overpaint_common import keys
+from overpaint_common import failpoints, keys
 from overpaint_common.errors import (
     InternalError,
     JobCancelled,
+    JobExpired,
+    LeaseLost,
     ObjectTooLarge,
     OverpaintError,
     SourceTooLarge,
-    StorageError,
     StorageUnavailable,
     UnknownModel,
 )
 from overpaint_common.fleet import ModelCard, settle, total_steps
 from overpaint_common.job import Job
 from overpaint_common.ledger import Request
-from overpaint_common.live import Attempts, Progress, last_moment
+from overpaint_common.live import Progress
 from overpaint_common.references import Reference
 from overpaint_common.result import Failure, Result, ResultStatus, SourceInfo, StoredObject, VariantResult, WarningNote
-from overpaint_common.seeds import new_attempt_id
 from overpaint_common.storage import ObjectInfo
 from overpaint_worker.finishing import EncodedVariant, encode_variants, passthrough_variants
+from overpaint_worker.holding import Hold
 from overpaint_worker.imaging.decode import Source, decode
 from overpaint_worker.imaging.fit import Fitted, fit
 from overpaint_worker.operations.passes import Outcome, is_passthrough, run_passes
 from overpaint_worker.operations.tracker import Tracker
-from overpaint_worker.patience import insist
-from overpaint_worker.retry import gives_up, is_outage
+from overpaint_common.patience import insist
+from overpaint_worker.retry import Decision, decide
 from overpaint_worker.runtime import Runtime
 from overpaint_worker.stopwatch import Stopwatch
 
@@ -48,29 +49,8 @@ FAR_FROM_NATIVE = 2.5
 UPLOAD_PATIENCE = 60.0
 """Seconds to go on trying to store a painted picture before the job is painted again."""
 
-COMMIT_PATIENCE = 600.0
-"""Seconds to go on trying to write the record of a job that is done."""
-
 SPOOL_BYTES = 16 * 1024 * 1024
 """A source larger than this waits on disk while it is downloaded."""
-
-
-def run_job(runtime: Runtime, request: Request) -> None:
-    """Bring one job to its end, or raise the error for which it is to be tried again.
-
-    A job that is finished already costs one look at its record; what its end left undone is completed.
-    """
-    job_id = request.job.id
-    record = runtime.ledger.record(job_id)
-    if record is None:
-        result = Attempt(runtime, request, new_attempt_id(), runtime.live.count_attempt(job_id)).run()
-        # The pictures are stored: to wait for the ledger is cheaper than to paint them again.
-        record = insist(
-            lambda: runtime.ledger.commit(result), on=StorageError, seconds=COMMIT_PATIENCE, leaving=runtime.draining
-        )
-        log.info("job committed job=%s status=%s ours=%s", job_id, record.status, record.attempt == result.attempt)
-    runtime.reporter.post(job_id, last_moment(record))
-    runtime.ledger.finish(request, record, runtime.objects)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,37 +73,47 @@ class Fetched:
 
 
 class Attempt:
-    """One try at one job, under a random id that names everything it writes."""
+    """One try at one job, under the random id of its lease, which names everything it writes."""
 
-    def __init__(self, runtime: Runtime, request: Request, attempt: str, attempts: Attempts) -> None:
+    def __init__(self, runtime: Runtime, request: Request, hold: Hold) -> None:
         self._runtime = runtime
         self._request = request
-        self._id = attempt
-        self._attempts = attempts
+        self._hold = hold
+        self._id = hold.claim.attempt
+        self._attempts = hold.claim.attempts
         self._started_at = datetime.now(UTC)
         self._watch = Stopwatch()
         self._steps = 0
 
-    def run(self) -> Result:
-        """The result to commit. Raises the error instead where a later attempt may succeed."""
+    def run(self) -> Result | Decision:
+        """The result to commit, or when to try the job again; raises LeaseLost where another worker holds it."""
         job = self._request.job
         log.info("attempt started job=%s attempt=%s number=%d", job.id, self._id, self._attempts.started)
-        cancelled = self._runtime.reporter.watch(job.id)
+        self._runtime.reporter.watch(job.id, self._hold.stopped)
         try:
-            tracker = Tracker(self._report, cancelled)
-            with errors_named(), self._runtime.drain.covers(tracker):
-                return self._run(tracker)
-        except JobCancelled:
-            return self._result(job, "cancelled")
+            with errors_named():
+                return self._run(Tracker(self._report, self._hold.stopped))
         except OverpaintError as error:
-            log.warning("attempt failed job=%s attempt=%s code=%s: %s", job.id, self._id, error.code, error)
-            if gives_up(error, self._attempts, job.max_attempts):
-                return self._result(job, "failed", failure=Failure.of(error))
-            if is_outage(error):
-                self._runtime.live.count_outage(job.id)
-            raise
+            return self._ended_by(self._hold.reason if isinstance(error, JobCancelled) else error)
         finally:
             self._runtime.reporter.forget(job.id)
+
+    def expired(self) -> Result:
+        """The end of a job whose deadline had passed before it was begun."""
+        return self._result(self._request.job, "expired")
+
+    def _ended_by(self, error: OverpaintError) -> Result | Decision:
+        job = self._request.job
+        match error:
+            case JobCancelled():
+                return self._result(job, "cancelled")
+            case JobExpired():
+                return self._result(job, "expired")
+            case LeaseLost():
+                raise error
+        log.warning("attempt failed job=%s attempt=%s code=%s: %s", job.id, self._id, error.code, error)
+        decision = decide(error, self._attempts, job.max_attempts, begun=self._hold.begun)
+        return self._result(job, "failed", failure=Failure.of(error)) if decision.give_up else decision
 
     def _run(self, tracker: Tracker) -> Result:
         job, card = self._settle()
@@ -137,13 +127,15 @@ class Attempt:
                 job, "succeeded", passthrough=True, variants=stored, source=fetched.describe(), warnings=notes
             )
         fitted = self._prepare(job, fetched.source, card.native_size)
-        self._report("wait", 0)
+        failpoints.hit("decoded")
+        self._enter("wait")
         with self._watch.phase("paint"):
             outcome = run_passes(job, fitted.picture, card.steps_rule, self._runtime.engine, tracker)
         self._watch.add("engine", outcome.engine_seconds)
-        self._report("encode", self._steps)
+        self._enter("encode", self._steps)
         with self._watch.phase("encode"):
             encoded = encode_variants(job, outcome, fetched.source, fitted.placement, self._runtime.software)
+        failpoints.hit("encoded")
         stored = self._upload(job, encoded)
         return self._result(
             job,
@@ -162,7 +154,7 @@ class Attempt:
             raise UnknownModel(f"model {self._request.job.model!r} is not in this worker's registry, which has {known}")
         job = settle(self._request.job, card)
         self._steps = total_steps(job, card)
-        self._report("fetch", 0)
+        self._enter("fetch")
         return job, card
 
     def _fetch(self, job: Job) -> Fetched:
@@ -176,6 +168,8 @@ class Attempt:
                 ) from None
             file.seek(0)
             data = file.read()
+        failpoints.hit("downloading")
+        self._enter("prepare")
         with self._watch.phase("decode"):
             return Fetched(data, info, decode(data, max_pixels=settings.max_source_pixels))
 
@@ -184,9 +178,11 @@ class Attempt:
             return fit(source.picture, size=job.prepare.size or native_size, method=job.prepare.fit)
 
     def _upload(self, job: Job, encoded: list[EncodedVariant]) -> tuple[VariantResult, ...]:
-        self._report("upload", self._steps)
+        self._enter("upload", self._steps)
         with self._watch.phase("upload"):
-            return tuple(self._store(job, variant) for variant in encoded)
+            stored = tuple(self._store(job, variant) for variant in encoded)
+        failpoints.hit("uploaded")
+        return stored
 
     def _store(self, job: Job, variant: EncodedVariant) -> VariantResult:
         reference = keys.picture(job, variant.index, self._id)
@@ -197,6 +193,7 @@ class Attempt:
             seconds=UPLOAD_PATIENCE,
             leaving=self._runtime.draining,
         )
+        failpoints.hit("uploading")
         output = StoredObject(
             uri=str(reference),
             sha256=hashlib.sha256(variant.data).hexdigest(),
@@ -209,7 +206,16 @@ class Attempt:
             index=variant.index, seed=job.base_seed + variant.index, outputs=(output,), passes=variant.runs
         )
 
+    def _enter(self, phase: str, step: int = 0) -> None:
+        """Report a new phase, but go no further where the job has to stop."""
+        self._hold.check()
+        self._report(phase, step)
+
     def _report(self, phase: str, step: int) -> None:
+        if phase == "denoise":
+            self._hold.begun = True
+            if step:
+                failpoints.hit("denoising")
         moment = Progress(state="running", phase=phase, step=step, steps=self._steps, worker=self._runtime.worker.name)
         self._runtime.reporter.post(self._request.job.id, moment)
 

@@ -18,9 +18,11 @@ from overpaint_common.errors import OverpaintError, SettingsError
 from overpaint_worker import exits
 from overpaint_worker.engine.calls import Loader
 from overpaint_worker.engine.registry import Registry
+from overpaint_worker.jobs import solo_loop
 from overpaint_worker.runtime import Runtime, build
 from overpaint_worker.settings import WorkerSettings
 from overpaint_worker.tasks import create_app
+from overpaint_worker.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
@@ -84,10 +86,21 @@ def _serve(loader_of: Callable[[Registry, str], Loader]) -> int:
         runtime.draining.set()
 
     signals.worker_shutting_down.connect(drain)
+    solo = solo_loop(runtime)
+    watchdog = Watchdog(
+        runtime.consumption,
+        waiting=runtime.live.waiting,
+        on_stuck=lambda reason: _leave(runtime, reason),
+        leaving=runtime.draining,
+    )
+    solo.start()
+    watchdog.start()
     log.info("serving models=%s device=%s slots=%d", ",".join(runtime.cards), runtime.worker.device, settings.slots)
     try:
         worker.start()
     finally:
+        runtime.draining.set()
+        solo.join()
         runtime.stop()
     return int(worker.exitcode or 0) or (exits.SOFTWARE if runtime.engine.dead != "stopped" else 0)
 

@@ -35,11 +35,10 @@ class Reporter:
             self._lock.notify()
         self._thread.join()
 
-    def watch(self, job_id: str) -> threading.Event:
-        """A new event that is set when somebody cancels the job; `forget` the job afterwards."""
+    def watch(self, job_id: str, cancelled: threading.Event) -> None:
+        """Set `cancelled` when somebody cancels the job; `forget` the job afterwards."""
         with self._lock:
-            event = self._watched[job_id] = threading.Event()
-        return event
+            self._watched[job_id] = cancelled
 
     def forget(self, job_id: str) -> None:
         with self._lock:

@@ -7,26 +7,30 @@ import os
 import socket
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from overpaint_common.acceptance import Acceptance
 from overpaint_common.errors import BrokerUnavailable
 from overpaint_common.fleet import ModelCard, WorkerCard
+from overpaint_common.leases import Leases
 from overpaint_common.ledger import Ledger
 from overpaint_common.live import Live, connect
 from overpaint_common.seeds import new_attempt_id
-from overpaint_common.storage import Access, GuardedStore
-from overpaint_common.tickets import Tickets, client_app
+from overpaint_common.storage import Access, GuardedStore, ObjectStore
+from overpaint_common.storage.probe import require_conditional_puts
+from overpaint_common.tickets import Tickets
 from overpaint_worker.announcer import Announcer
+from overpaint_worker.consumption import Consumption
 from overpaint_worker.drain import Drain
 from overpaint_worker.engine.calls import Loader
-from overpaint_worker.engine.engine import Engine
+from overpaint_worker.engine.engine import Engine, PhaseLimits
 from overpaint_worker.engine.registry import Registry
-from overpaint_worker.in_hand import InHand
+from overpaint_worker.holding import Holdings
 from overpaint_worker.operations import SERVED
 from overpaint_worker.reporter import Reporter
 from overpaint_worker.settings import WorkerSettings
+from overpaint_worker.shares import Shares
 
 log = logging.getLogger(__name__)
 
@@ -39,18 +43,22 @@ class Runtime:
     worker: WorkerCard
     cards: dict[str, ModelCard]
     access: Access
+    store: ObjectStore
+    """Whatever the settings reach: for the ledger alone."""
     objects: GuardedStore
     """Sources and pictures, held to the operator's allowlists."""
     ledger: Ledger
     live: Live
     tickets: Tickets
+    leases: Leases
+    holdings: Holdings
     acceptance: Acceptance
     engine: Engine
     reporter: Reporter
     announcer: Announcer
     software: dict[str, str]
     drain: Drain
-    in_hand: InHand = field(default_factory=InHand)
+    consumption: Consumption
 
     @property
     def draining(self) -> threading.Event:
@@ -58,8 +66,8 @@ class Runtime:
         return self.drain.begun
 
     def start(self) -> None:
-        """Look for the ledger, load the model, then tell producers; raises StorageError, ModelLoadFailed."""
-        self.ledger.check()
+        """Try the ledger, load the model, then tell producers; raises SettingsError, StorageError, ModelLoadFailed."""
+        require_conditional_puts(self.store, self.settings.ledger_root)
         try:
             self.live.ping()
         except BrokerUnavailable as error:
@@ -67,6 +75,7 @@ class Runtime:
         names = list(self.cards)
         self.engine.start(preload=names[0])
         self.drain.start()
+        self.holdings.start()
         self.reporter.start()
         self.announcer.start()
 
@@ -74,8 +83,8 @@ class Runtime:
         self.draining.set()
         self.announcer.stop()
         self.engine.stop()
+        self.holdings.stop()
         self.reporter.stop()
-        self.tickets.close()
         self.live.close()
 
 
@@ -105,21 +114,32 @@ def build(
         ledger=settings.ledger,
     )
     ledger = Ledger(store, settings.ledger_root)
-    live = Live(connect(redis_url))
-    tickets = Tickets(client_app(redis_url))
-    engine = Engine(loader, on_death=on_engine_death)
+    redis = connect(redis_url)
+    live, tickets = Live(redis), Tickets(redis)
+    leases = Leases(redis, seconds=settings.lease, worker=worker.name)
+    holdings = Holdings(leases, seconds=settings.lease)
+    limits = PhaseLimits(load=settings.load_limit, step=settings.step_limit)
+    engine = Engine(loader, limits=limits, on_death=on_engine_death)
+    drain = Drain(engine, holdings, settings.grace)
+    consumption = Consumption(
+        cards, Shares(settings.slots), leaving=drain.begun, submissions=settings.accept_submissions
+    )
     return Runtime(
         settings=settings,
         worker=worker,
         cards=cards,
         access=access,
+        store=store,
         objects=GuardedStore(store, access),
         ledger=ledger,
         live=live,
         tickets=tickets,
+        leases=leases,
+        holdings=holdings,
         acceptance=Acceptance(ledger, live, tickets),
         engine=engine,
-        drain=Drain(engine, settings.grace),
+        drain=drain,
+        consumption=consumption,
         reporter=Reporter(live),
         announcer=Announcer(live, worker, list(cards.values())),
         software=software,
@@ -143,4 +163,5 @@ def card(name: str, registry: Registry, settings: WorkerSettings) -> ModelCard:
         reads=settings.read,
         writes=settings.write,
         ledger=settings.ledger,
+        webhooks=settings.webhooks,
     )

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from typing import Protocol
 
 from overpaint_worker import exits
 from overpaint_worker.devices import child_environment
@@ -24,15 +25,31 @@ STEADY = 60.0
 CHILD = (sys.executable, "-m", "overpaint_worker.child")
 
 
+class Companion(Protocol):
+    """What runs beside the children in a thread of its own."""
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
 class Supervisor:
-    """Keeps a child alive on each device until stopped.
+    """Keeps a child alive on each device until stopped, and a keeper beside them.
 
     A child that ends is replaced after a pause that doubles from crash to crash. A device is given up when its child
     ends with exits.CONFIG and none before it ended otherwise: what once worked may work again.
     """
 
-    def __init__(self, devices: Sequence[str], *, grace: float, command: Sequence[str] = CHILD) -> None:
+    def __init__(
+        self,
+        devices: Sequence[str],
+        *,
+        grace: float,
+        command: Sequence[str] = CHILD,
+        keeper: Companion | None = None,
+    ) -> None:
         self._devices = devices
+        self._keeper = keeper
         self._grace = grace
         self._command = command
         self._stopping = threading.Event()
@@ -42,20 +59,24 @@ class Supervisor:
         """Serve until SIGTERM or SIGINT; returns 0, or exits.CONFIG when every device was given up."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.stop())
-        keepers = [
-            threading.Thread(target=self._keep, args=(device,), name=f"device-{device}") for device in self._devices
+        watchers = [
+            threading.Thread(target=self._watch, args=(device,), name=f"device-{device}") for device in self._devices
         ]
-        for keeper in keepers:
-            keeper.start()
-        while any(keeper.is_alive() for keeper in keepers):
+        if self._keeper is not None:
+            self._keeper.start()
+        for watcher in watchers:
+            watcher.start()
+        while any(watcher.is_alive() for watcher in watchers):
             time.sleep(0.1)  # A bare join would keep Python from running the signal handlers.
+        if self._keeper is not None:
+            self._keeper.stop()
         return exits.CONFIG if self._given_up.issuperset(self._devices) else 0
 
     def stop(self) -> None:
         """Let every child finish what it has begun, and end."""
         self._stopping.set()
 
-    def _keep(self, device: str) -> None:
+    def _watch(self, device: str) -> None:
         backoff, worked = FIRST_BACKOFF, False
         while not self._stopping.is_set():
             started = time.monotonic()
@@ -96,8 +117,8 @@ class Supervisor:
             return child.wait(self._grace)
         except subprocess.TimeoutExpired:
             log.warning(
-                "child killed pid=%d after %.0f s of grace; jobs it had not handed back wait for Celery's visibility "
-                "timeout, or to be submitted again",
+                "child killed pid=%d after %.0f s of grace; jobs it had not handed back go to another worker once their "
+                "leases have lapsed",
                 child.pid,
                 self._grace,
             )

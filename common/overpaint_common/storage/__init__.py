@@ -5,8 +5,10 @@ from __future__ import annotations
 from overpaint_common.storage.access import Access, GuardedStore
 from overpaint_common.storage.interface import ObjectInfo, ObjectStore
 from overpaint_common.storage.local import LocalStore
+from overpaint_common.storage.probe import require_conditional_puts
 from overpaint_common.storage.router import RoutedStore
 from overpaint_common.storage.s3 import S3Options, S3Store
+from overpaint_common.storage.weak import WeakStore
 
 __all__ = [
     "Access",
@@ -17,7 +19,9 @@ __all__ = [
     "RoutedStore",
     "S3Options",
     "S3Store",
+    "WeakStore",
     "open_store",
+    "require_conditional_puts",
 ]
 
 

@@ -39,7 +39,10 @@ _RIGHTS = "check the credentials and the bucket's policy"
 _BY_CODE: dict[str, tuple[type[StorageError], str]] = {
     "NoSuchBucket": (ObjectNotFound, "the bucket does not exist; check its name and the endpoint"),
     "InvalidObjectState": (StorageError, "the object is archived; restore it first"),
-    "NotImplemented": (StorageError, "this S3 implementation lacks the operation; use one with conditional writes"),
+    "NotImplemented": (
+        StorageError,
+        "this S3 implementation lacks the operation; use one with conditional writes, or set OVERPAINT_WEAK_COMMITS",
+    ),
     "RequestTimeTooSkewed": (StorageDenied, "this machine's clock is off; correct it"),
     "ExpiredToken": (StorageDenied, "the credentials have expired; renew them"),
     "InvalidToken": (StorageDenied, _RIGHTS),
@@ -90,8 +93,9 @@ def _from_answer(error: ClientError, action: str, reference: Reference) -> Stora
     status = _status(error)
     request_id = error.response.get("ResponseMetadata", {}).get("RequestId", "unnamed")
     failed = f"cannot {action} {reference}: S3 answered {status} {code} (request {request_id})"
-    if code in _BY_CODE:
-        kind, remedy = _BY_CODE[code]
+    known = "NotImplemented" if status == 501 else code
+    if known in _BY_CODE:
+        kind, remedy = _BY_CODE[known]
         return kind(f"{failed}; {remedy}")
     if status == 404:
         return ObjectNotFound(f"there is no object at {reference}; check the bucket and the key")

@@ -11,14 +11,14 @@ from urllib.parse import urlsplit
 
 from redis.exceptions import RedisError
 
-from overpaint_common.errors import BrokerUnavailable, ObjectExists, OverpaintError, SettingsError
+from overpaint_common.errors import BrokerUnavailable, OverpaintError, SettingsError
 from overpaint_common.fleet import WorkerCard
 from overpaint_common.frozen import Frozen
 from overpaint_common.live import Live, connect
 from overpaint_common.references import Reference
 from overpaint_common.seeds import new_attempt_id
 from overpaint_common.settings import AccessSettings
-from overpaint_common.storage import ObjectStore
+from overpaint_common.storage import ObjectStore, WeakStore, require_conditional_puts
 
 OLDEST_REDIS = (6, 2)
 """The oldest that Overpaint is tested with."""
@@ -93,16 +93,16 @@ def check_redis(url: str) -> Iterator[Finding]:
 
 
 def check_ledger(store: ObjectStore, root: Reference) -> Iterator[Finding]:
-    """Write, read, list and delete one object, and whether a conditional put is refused where an object exists."""
+    """Write, read, list and delete one object, and whether the store decides conditional puts."""
     probe = root.join("doctor", new_attempt_id())
     try:
         began = time.monotonic()
-        store.put(probe, b"first", content_type="text/plain", if_absent=True)
-        whole = store.read(probe, limit=100) == b"first"
+        store.put(probe, b"content", content_type="text/plain")
+        whole = store.read(probe, limit=100) == b"content"
         seconds = (time.monotonic() - began) / 2
-        conditional = _conditional_put(store, probe)
         listed = any(info.reference == probe for info in store.list(root.join("doctor")))
         store.delete(probe)
+        conditional = _conditional_put(store, root)
     except OverpaintError as error:
         yield _failed("storage", error)
         return
@@ -188,13 +188,21 @@ def _persistence(info: dict[str, Any]) -> Finding:
     return Finding(check="redis persistence", state="ok", message="append-only file on")
 
 
-def _conditional_put(store: ObjectStore, taken: Reference) -> Finding:
+def _conditional_put(store: ObjectStore, root: Reference) -> Finding:
+    check, asked = "conditional put", store.inner if isinstance(store, WeakStore) else store
+    weak = asked is not store
     try:
-        store.put(taken, b"second", content_type="text/plain", if_absent=True)
-    except ObjectExists:
-        return Finding(check="conditional put", state="ok", message="a second one for the same key is refused")
-    remedy = "use a store that honours If-None-Match: * (AWS S3, a current MinIO): without it a job may end twice"
-    return Finding(check="conditional put", state="fail", message="the second one replaced the first", remedy=remedy)
+        require_conditional_puts(asked, root)
+    except SettingsError as error:
+        if not weak:
+            return _failed(check, error)
+        remedy = "use a store that honours If-None-Match: * on PUT, and unset OVERPAINT_WEAK_COMMITS"
+        message = "the store decides none; two workers that end one job at the same moment may both record it"
+        return Finding(check=check, state="warn", message=message, remedy=remedy)
+    if weak:
+        remedy = "unset OVERPAINT_WEAK_COMMITS everywhere: it gives up promises that this store can keep"
+        return Finding(check=check, state="warn", message="the store decides them, unasked", remedy=remedy)
+    return Finding(check=check, state="ok", message="a second one for the same key is refused")
 
 
 def _failed(check: str, error: OverpaintError) -> Finding:

@@ -16,6 +16,7 @@ SECTIONS: dict[str, tuple[Command, ...]] = {
         Command("result", f"{_HERE}.jobs:result", "Show a finished job's record; save its pictures."),
         Command("cancel", f"{_HERE}.jobs:cancel", "End a job, queued or running."),
     ),
+    "Operators": (Command("dead", f"{_HERE}.dead:dead", "List, show, replay or drop what could not be done."),),
     "This machine": (
         Command("demo", f"{_HERE}.demo:demo", "Repaint one picture at several strengths; needs no set-up."),
         Command("up", f"{_HERE}.up:up", "Run Redis, a store and one worker here, to develop against."),

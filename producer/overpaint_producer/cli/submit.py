@@ -11,10 +11,10 @@ from click.core import ParameterSource
 
 from overpaint_common.job import MAX_JOB_BYTES, PRIORITIES, Job, PictureFormat, Prepare
 from overpaint_producer.cli.display import emit, show_record
-from overpaint_producer.cli.exits import JOB, Fault
+from overpaint_producer.cli.exits import JOB
 from overpaint_producer.cli.follow import follow
 from overpaint_producer.cli.options import as_json
-from overpaint_producer.producer import NotQueued, Producer
+from overpaint_producer.producer import Producer
 
 if TYPE_CHECKING:
     from overpaint_producer.handle import JobHandle
@@ -81,13 +81,11 @@ def submit(job: TextIO | None, key: str | None, wait: bool, as_json: bool, **giv
       overpaint submit --job job.json --key order-1234
     """
     with Producer() as producer:
-        try:
-            handle = _from_json(producer, job, key) if job else _from_options(producer, key, given)
-        except NotQueued as error:
-            _announce(error.handle, "accepted", as_json)
-            raise Fault.of(error) from None
+        handle = _from_json(producer, job, key) if job else _from_options(producer, key, given)
+        if handle.not_queued is not None:
+            click.echo(f"accepted, but not queued yet: {handle.not_queued}; the keeper will queue it", err=True)
         if not wait:
-            _announce(handle, "queued", as_json)
+            _announce(handle, "queued" if handle.not_queued is None else "accepted", as_json)
             return
         if not as_json:
             click.echo(handle.id, err=True)

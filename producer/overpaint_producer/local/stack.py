@@ -15,8 +15,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from kombu import Connection
-
 from overpaint_common.errors import BrokerUnavailable, EngineDied, SettingsError
 from overpaint_common.fleet import WorkerCard
 from overpaint_common.live import Live, connect
@@ -30,6 +28,9 @@ READY_LIMIT = 300.0
 
 STOP_GRACE = 15.0
 """Seconds the worker may take to finish what it has begun, or to hand it back."""
+
+LEASE = 10.0
+"""Seconds after which the jobs of a worker that was killed go to the next one."""
 
 WORKER = (sys.executable, "-m", "overpaint_worker", "--devices", "cpu")
 
@@ -111,7 +112,6 @@ class LocalStack:
             opened.enter_context(_claimed(self.folder))
             self._say("starting Redis")
             opened.enter_context(self.redis)
-            restore_unacknowledged(self.redis.url)
             self._say(f"starting the worker, its log is {self.worker_log}")
             began = datetime.now(UTC)
             self._worker = Child(self._command, log=self.worker_log, env=self._worker_environment())
@@ -144,7 +144,8 @@ class LocalStack:
 
     def _worker_environment(self) -> dict[str, str]:
         # The supervisor has to give up on its child before this stack gives up on the supervisor.
-        return {"OVERPAINT_GRACE": f"{STOP_GRACE * 0.8:g}", **self._inherited, **self.variables}
+        settings = {"OVERPAINT_GRACE": f"{STOP_GRACE * 0.8:g}", "OVERPAINT_LEASE": f"{LEASE:g}"}
+        return {**settings, **self._inherited, **self.variables}
 
     @property
     def _running(self) -> Child:
@@ -169,12 +170,6 @@ class LocalStack:
 
 def _prefix(folder: Path) -> str:
     return str(Reference.from_path(folder).as_prefix())
-
-
-def restore_unacknowledged(redis_url: str) -> None:
-    """Queue again what a worker that is gone had in hand: this stack's only worker has not started yet."""
-    with Connection(redis_url, transport_options={"visibility_timeout": 0}) as connection:
-        connection.default_channel.qos.restore_visible(num=-1)  # No limit.
 
 
 def _require_worker() -> None:

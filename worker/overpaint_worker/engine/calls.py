@@ -37,6 +37,7 @@ class Call:
     seed: int
     """Of a CPU generator, as a direct diffusers call would take it."""
     priority: Priority = "standard"
+    """A running call lets strictly more urgent ones for its model run between its steps."""
     on_progress: Callable[[str, int], None] = _ignore
     """Told the phase ("load", "denoise") and the steps done so far, on the engine's thread: it must not block."""
     cancelled: threading.Event = field(default_factory=threading.Event)
@@ -56,7 +57,7 @@ class Painted:
     """Rows of the largest forward."""
     started_at: datetime
     seconds: float
-    """On the engine's thread, loading excluded."""
+    """On the engine's thread, without loading and without the calls that interrupted this one."""
     warnings: tuple[WarningNote, ...] = ()
 
 
@@ -66,7 +67,11 @@ class Model(Protocol):
     info: ModelInfo
 
     def run(self, call: Call, on_step: Callable[[int], None]) -> tuple[NDArray[Any], int, tuple[WarningNote, ...]]:
-        """Pixels as in `Painted`, rows a forward, and warnings; `on_step` is called after each step and may raise."""
+        """Pixels as in `Painted`, rows a forward, and warnings.
+
+        `on_step` is called after each step. It may raise, and it may run other calls on this model: that changes
+        neither's pixels, whether they end well or raise.
+        """
 
 
 class Loader(Protocol):

@@ -1,4 +1,4 @@
-"""The engine: one thread that owns the device and runs one call after another."""
+"""The engine: one thread that owns the device and runs one call after another, or a more urgent one within another."""
 
 from __future__ import annotations
 
@@ -11,15 +11,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from overpaint_common.errors import (
-    DeviceOutOfMemory,
-    EngineDied,
-    JobCancelled,
-    ModelLoadFailed,
-    OverpaintError,
-    PipelineFailed,
-)
+from overpaint_common.errors import EngineDied, JobCancelled, OverpaintError
 from overpaint_worker.engine.calls import Call, Loader, Model, Painted
+from overpaint_worker.engine.failures import as_outcome, describe
 from overpaint_worker.engine.policy import PriorityQueue
 
 log = logging.getLogger(__name__)
@@ -34,11 +28,18 @@ class PhaseLimits:
     load: float = 1800
     """Loading and compiling take their time."""
     step: float = 300
-    """From one denoising step to the next, encoding and decoding included."""
+    """From one denoising step of whichever call to the next, encoding and decoding included."""
 
 
 class Engine:
     """Runs calls on one device. `submit` may be called from any thread.
+
+    PriorityQueue says which waiting call is next. One for the loaded model that is strictly more urgent than the
+    running call does not wait for its end: it runs at the next step boundary, within the running call, which goes on
+    where it was and paints the same pixels as if alone. One call runs at a boundary, so the interrupted one makes a
+    step (with some schedulers one of the model's calls of which they make several a step) between any two, and ends
+    however many keep arriving. A call for another model waits for the end, since loading its model would evict the
+    one that the running call needs.
 
     When its thread dies or hangs, every call that waits or runs ends with EngineDied, `on_death` is called once with
     the reason, and later calls end with EngineDied at once: the process is to be replaced. `on_death` is for deaths
@@ -107,7 +108,7 @@ class Engine:
             self._resolve(future, JobCancelled(_NEVER_BEGUN))
 
     def stop(self) -> None:
-        """End the thread after the running call; calls that still wait end with EngineDied.
+        """End the thread after the running call and those it interrupted; what still waits ends with EngineDied.
 
         Returns at once where the engine is gone already, even if its thread hangs.
         """
@@ -129,11 +130,11 @@ class Engine:
         try:
             refusal = self._load_first()
             if refusal is not None:
-                reason = _describe(refusal)
+                reason = describe(refusal)
             while refusal is None and self._serve_next():
                 pass
         except BaseException as error:
-            reason = _describe(error)
+            reason = describe(error)
             log.exception("engine thread ends")
         finally:
             self._die(reason, refusal)
@@ -144,7 +145,7 @@ class Engine:
             try:
                 self._model(self._preload)
             except Exception as error:
-                return _failure(error)
+                return as_outcome(error)
         with self._lock:
             if self._dead is None:
                 self._ready.set_result(None)
@@ -155,8 +156,7 @@ class Engine:
         item = self._next()
         if item is None:
             return False
-        call, future = item
-        self._resolve(future, self._outcome(call))
+        self._serve(*item)
         return True
 
     def _next(self) -> tuple[Call, Future[Painted]] | None:
@@ -169,33 +169,56 @@ class Engine:
                 self._lock.wait()
             return None
 
+    def _let_pass(self, running: Call) -> float:
+        """Run the call that may interrupt `running` at this step, if one waits; the seconds it took."""
+
+        def may(item: tuple[Call, Future[Painted]]) -> bool:
+            return item[0].model == running.model and not item[0].cancelled.is_set()
+
+        with self._lock:
+            item = None if self._stopping else self._waiting.pop_above(running.priority, may)
+        if item is None:
+            return 0.0
+        began = time.monotonic()
+        self._serve(*item)
+        self._enter("denoise")
+        return time.monotonic() - began
+
+    def _serve(self, call: Call, future: Future[Painted]) -> None:
+        self._resolve(future, self._outcome(call))
+
     def _outcome(self, call: Call) -> Painted | OverpaintError:
         if call.cancelled.is_set():
             return JobCancelled(_NEVER_BEGUN)
         try:
             return self._run(call)
         except Exception as error:
-            return _failure(error)
+            return as_outcome(error)
 
     def _run(self, call: Call) -> Painted:
         model = self._model(call.model, lambda: call.on_progress("load", 0))
-        started_at, started, done = datetime.now(UTC), time.monotonic(), 0
+        started_at, started, done, interrupted = datetime.now(UTC), time.monotonic(), 0, 0.0
         self._enter("denoise")
         call.on_progress("denoise", 0)
 
-        def on_step(steps: int) -> None:
-            nonlocal done
-            self._enter("denoise")
-            if steps != done:
-                done = steps
-                call.on_progress("denoise", steps)
+        def check(steps: int) -> None:
             if call.cancelled.is_set():
                 raise JobCancelled(f"cancelled at step {steps}")
             if self._dead is not None:
                 raise EngineDied(f"the engine is gone: {self._dead}")
 
+        def on_step(steps: int) -> None:
+            nonlocal done, interrupted
+            self._enter("denoise")
+            if steps != done:
+                done = steps
+                call.on_progress("denoise", steps)
+            check(steps)
+            interrupted += self._let_pass(call)
+            check(steps)
+
         pixels, rows, warnings = model.run(call, on_step)
-        seconds = time.monotonic() - started
+        seconds = time.monotonic() - started - interrupted
         return Painted(pixels, model.info, done, rows, started_at, seconds, warnings)
 
     def _model(self, name: str, on_load: Callable[[], None] = lambda: None) -> Model:
@@ -249,34 +272,3 @@ class Engine:
             limit = limits.get(phase)
             if limit is not None and time.monotonic() - since > limit:
                 self._die(f"phase {phase!r} took longer than {limit:g} s")
-
-
-def _poisons_device(error: BaseException) -> bool:
-    # After a failed kernel every later CUDA call of the process fails too. The class is looked up by name because this
-    # module stays free of torch.
-    return type(error).__name__ == "AcceleratorError" or "CUDA error" in str(error)
-
-
-def _failure(error: Exception) -> OverpaintError:
-    """The error for the one who waits; bare, because the frames of a traceback hold tensors.
-
-    Raises `error` itself where the device is beyond repair.
-    """
-    reason = error.__cause__ if isinstance(error, ModelLoadFailed) and error.__cause__ else error
-    if _poisons_device(reason):
-        raise error
-    message = _describe(reason)[:1000]
-    if type(reason).__name__ == "OutOfMemoryError":
-        log.warning("device out of memory: %s", message)
-        return DeviceOutOfMemory(f"the device ran out of memory ({message}); use a smaller size, or a larger device")
-    if isinstance(error, OverpaintError):
-        if error is not reason:
-            log.error("model not loaded", exc_info=error)
-        error.__cause__ = error.__context__ = None
-        return error.with_traceback(None)
-    log.error("pipeline failed", exc_info=error)
-    return PipelineFailed(f"the pipeline raised {message}")
-
-
-def _describe(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".removesuffix(": ")

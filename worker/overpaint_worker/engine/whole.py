@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import diffusers
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -18,10 +21,16 @@ from overpaint_worker.engine.prompts import cut_prompts
 
 
 class WholeModel:
-    """Any image-to-image pipeline that diffusers can load."""
+    """Any image-to-image pipeline that diffusers can load.
+
+    Pipelines keep what belongs to a call on themselves and on their scheduler, so each call gets copies of those, and
+    a call may run within another's step.
+    """
 
     def __init__(self, pipeline: Any, info: ModelInfo) -> None:
+        """`pipeline` is only ever copied, so it stays as it was loaded; nobody else may call it."""
         self._pipeline = pipeline
+        self._vae_dtype = getattr(getattr(pipeline, "vae", None), "dtype", None)
         self._parameters = inspect.signature(type(pipeline).__call__).parameters
         self._multiple = size_multiple(pipeline)
         self.info = info
@@ -33,25 +42,46 @@ class WholeModel:
 
         Returns pixels [height, width, 3] in 0..1 of the picture's own size, the rows a forward held (2 with guidance),
         and warnings. `on_step` gets the number of finished steps after each call of the denoiser, of which some
-        schedulers make several a step; whatever it raises ends the call there. Raises PipelineFailed where the result
-        is no picture.
+        schedulers make several a step; whatever it raises ends the call there, and it may `run` another call. Raises
+        PipelineFailed where the result is no picture.
         """
+        pipeline = copy_for_call(self._pipeline)
 
         def after_step(_: Any, index: int, __: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-            on_step(finished_steps(self._pipeline, call.steps, index + 1))
+            on_step(finished_steps(pipeline, call.steps, index + 1))
             return tensors
 
         arguments, warnings = self._arguments(call)
-        with torch.inference_mode():
-            images = self._pipeline(
+        with torch.inference_mode(), self._parts_as_found(pipeline):
+            images = pipeline(
                 **arguments,
                 generator=torch.Generator("cpu").manual_seed(call.seed),
                 output_type="np",
                 callback_on_step_end=after_step,
             ).images
-        rows = 2 if getattr(self._pipeline, "do_classifier_free_guidance", False) else 1
+        rows = 2 if getattr(pipeline, "do_classifier_free_guidance", False) else 1
         texts = {"prompt": call.prompt, "negative_prompt": call.negative_prompt}
-        return _pixels(images, call.picture.size), rows, (*warnings, *cut_prompts(self._pipeline, texts))
+        return _pixels(images, call.picture.size), rows, (*warnings, *cut_prompts(pipeline, texts))
+
+    @contextmanager
+    def _parts_as_found(self, pipeline: Any) -> Iterator[None]:
+        """Undo what a call that fails leaves behind on the parts that calls share; one that ends well does it itself.
+
+        SDXL moves a float16 VAE to float32 and back around its use, and perturbed attention guidance (PAG) exchanges
+        attention processors for the length of a call.
+        """
+        processors: dict[str, Any] = {}
+        if hasattr(pipeline, "pag_attn_processors"):
+            denoiser = pipeline.unet if hasattr(pipeline, "unet") else pipeline.transformer
+            processors = denoiser.attn_processors
+        try:
+            yield
+        except BaseException:
+            if self._vae_dtype is not None and pipeline.vae.dtype != self._vae_dtype:
+                pipeline.vae.to(self._vae_dtype)
+            if processors:
+                denoiser.set_attn_processor(processors)
+            raise
 
     def _arguments(self, call: Call) -> tuple[dict[str, Any], tuple[WarningNote, ...]]:
         picture = _padded(call.picture, self._multiple)
@@ -80,6 +110,23 @@ class WholeModel:
         if true_scale is None:
             return None if guidance_scale > 1 else f"guidance_scale {guidance_scale:g} runs without it; use more than 1"
         return None if true_scale.default > 1 else f"{self.info.pipeline} is guided without one"
+
+
+def copy_for_call(pipeline: Any, copies: dict[int, Any] | None = None) -> Any:
+    """A pipeline of the same parts, but with schedulers of its own; pipelines within it are copied likewise.
+
+    A fraction of a millisecond while the schedulers have not been used: those that have hold latents.
+    """
+    copies = {} if copies is None else copies
+    mine = copies[id(pipeline)] = copy.copy(pipeline)
+    for name, part in vars(pipeline).items():
+        if id(part) not in copies and isinstance(part, diffusers.SchedulerMixin):
+            copies[id(part)] = copy.deepcopy(part)
+        elif id(part) not in copies and isinstance(part, diffusers.DiffusionPipeline):
+            copy_for_call(part, copies)
+        if id(part) in copies:
+            setattr(mine, name, copies[id(part)])
+    return mine
 
 
 def size_multiple(pipeline: Any) -> int:

@@ -10,19 +10,11 @@ class Tracker:
     """Counts steps over passes and variants and tells `report` the phase and the sum."""
 
     def __init__(self, report: Callable[[str, int], None], cancelled: threading.Event) -> None:
+        """`cancelled` is what the job's calls look at: once set, they leave the engine."""
+        self.cancelled = cancelled
         self._report = report
-        self._cancelled = cancelled
         self._lock = threading.Lock()
         self._done = 0
-        self.begun = False
-        """Whether a call of the job has begun to paint."""
-        self.interrupted = False
-        """Whether `interrupt` was called."""
-
-    @property
-    def cancelled(self) -> threading.Event:
-        """Set when the job's calls are to leave the engine."""
-        return self._cancelled
 
     def track(self, steps: int) -> Callable[[str, int], None]:
         """The progress callback of one call that runs `steps` steps."""
@@ -31,7 +23,6 @@ class Tracker:
         def on_progress(phase: str, done: int) -> None:
             nonlocal before
             with self._lock:
-                self.begun = self.begun or phase == "denoise"
                 # Some pipelines run more steps than a strength leaves, such as those of latent consistency models.
                 done = min(done, steps)
                 self._done += done - before
@@ -41,11 +32,6 @@ class Tracker:
 
         return on_progress
 
-    def interrupt(self) -> None:
-        """Let the job's calls leave the engine for the worker's sake, not because somebody cancelled the job."""
-        self.interrupted = True
-        self._cancelled.set()
-
     def abandon(self) -> None:
         """Let the job's other calls leave the engine at their next step: nobody waits for them any more."""
-        self._cancelled.set()
+        self.cancelled.set()

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from overpaint_common.errors import StorageError
+from overpaint_common.errors import OverpaintError
 
 log = logging.getLogger(__name__)
 
@@ -19,13 +19,18 @@ _Result = TypeVar("_Result")
 
 
 def insist(
-    action: Callable[[], _Result], *, on: type[StorageError], seconds: float, leaving: threading.Event
+    action: Callable[[], _Result],
+    *,
+    on: type[OverpaintError],
+    seconds: float,
+    leaving: threading.Event | None = None,
 ) -> _Result:
     """Repeat `action` with growing pauses while it raises `on`, for about `seconds`, then let the error through.
 
     Stops early, with the error, once `leaving` is set.
     """
     deadline, wait = time.monotonic() + seconds, FIRST_PAUSE
+    leaving = leaving or threading.Event()
     while True:
         try:
             return action()

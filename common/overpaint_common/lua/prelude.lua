@@ -1,0 +1,30 @@
+-- Put before every script of this folder. All times are of Redis' own clock, in milliseconds.
+
+local function now_ms()
+    local time = redis.call('TIME')
+    return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- `message` is a Celery envelope with @queued@ where the ticket time belongs.
+local function push(job, message, queue, list, queued, queues, now)
+    redis.call('LPUSH', list, (string.gsub(message, '@queued@', string.format('%d', now))))
+    redis.call('ZADD', queued, now, job)
+    redis.call('SADD', queues, queue)
+end
+
+-- Count the death of whoever held a job: as a crash of the job's, or as an outage if it only waited at the time.
+local function blame(attempts, status)
+    local state, phase = unpack(redis.call('HMGET', status, 'state', 'phase'))
+    local waited = state == 'running' and (phase == 'fetch' or phase == 'wait' or phase == 'upload')
+    redis.call('HINCRBY', attempts, waited and 'outages' or 'crashes', 1)
+end
+
+local function counts(attempts)
+    local found = redis.call('HMGET', attempts, 'started', 'outages', 'crashes')
+    return {tonumber(found[1] or 0), tonumber(found[2] or 0), tonumber(found[3] or 0)}
+end
+
+local function hold(leases, lease, job, attempt, worker, queue, lease_ms, now)
+    redis.call('ZADD', leases, now + lease_ms, job)
+    redis.call('HSET', lease, 'attempt', attempt, 'worker', worker, 'queue', queue)
+end

@@ -1,0 +1,248 @@
+"""A whole Overpaint on which faults are played: every byte to Redis and to the store passes a proxy that can fail."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import psutil
+from redis import Redis
+
+from overpaint_common import wire
+from overpaint_common.fleet import WorkerCard
+from overpaint_common.job import PRIORITIES
+from overpaint_common.settings import Settings
+from overpaint_producer import Img2Img, Job, JobHandle, Output, Producer
+from overpaint_producer.local.redis import EmbeddedRedis
+from tests.faults.control import Control
+from tests.faults.oracle import Oracle, Verdict
+from tests.faults.receiver import SECRET, Receiver
+from tests.faults.recording import RecordingProxy
+from tests.faults.worker import WORKER
+from tests.support.redis_proxy import RedisProxy
+from tests.support.s3 import S3Server
+from tests.support.stack import START_LIMIT, Stack, Worker, encoded, eventually, picture
+
+LEASE = 2
+"""Seconds."""
+
+SLOTS = 4
+
+BOUND = 45.0
+"""Seconds in which all must be settled after a fault has ended."""
+
+ENVIRONMENT = {
+    "OVERPAINT_LEASE": str(LEASE),
+    "OVERPAINT_SLOTS": str(SLOTS),
+    "OVERPAINT_GRACE": "20",
+    "OVERPAINT_CPU_THREADS": "0",
+}
+
+
+class Crew(Worker):
+    """A supervisor and its child, which can be made to fail by signals."""
+
+    @property
+    def child(self) -> psutil.Process | None:
+        """The worker process, if one lives at this moment."""
+        with suppress(psutil.NoSuchProcess):
+            for child in psutil.Process(self.process.pid).children():
+                if child.status() != psutil.STATUS_ZOMBIE:
+                    return child
+        return None
+
+    def signal_child(self, number: int) -> int | None:
+        """Send a signal to the worker process; its id, or None where none lives."""
+        child = self.child
+        with suppress(psutil.NoSuchProcess):
+            if child is not None:
+                child.send_signal(number)
+                return int(child.pid)
+        return None
+
+    def end(self, limit: float = 40.0) -> None:
+        """Stop both, by force where they do not within `limit` seconds."""
+        child = self.child
+        if child is not None:
+            with suppress(psutil.NoSuchProcess):
+                child.send_signal(signal.SIGCONT)
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.terminate()
+        try:
+            self.process.wait(limit)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        with suppress(psutil.NoSuchProcess, psutil.TimeoutExpired):
+            if child is not None:
+                child.wait(5)
+        with suppress(psutil.NoSuchProcess):
+            if child is not None:
+                child.kill()
+
+
+@dataclass
+class Stage(Stack):
+    """The stack of `tests.support.stack`, with what faults and the oracle need."""
+
+    redis_proxy: RedisProxy = field(kw_only=True)
+    direct: Redis = field(kw_only=True)
+    """Redis without the proxy."""
+    receiver: Receiver = field(kw_only=True)
+    control: Control = field(kw_only=True)
+    accepted: list[str] = field(default_factory=list)
+    """Ids of the jobs that `submit` returned."""
+    producing: Producer | None = None
+    oracle: Oracle | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def s3(self) -> RecordingProxy:
+        return cast(RecordingProxy, self.proxy)
+
+    def settings(self, **changes: object) -> Settings:
+        return super().settings(**{"redis_url": self.redis_proxy.url, **changes})
+
+    def worker_environment(self) -> dict[str, str]:
+        return super().worker_environment() | {
+            "OVERPAINT_REDIS_URL": self.redis_proxy.url,
+            "OVERPAINT_WEBHOOKS": self.receiver.url,
+            "OVERPAINT_WEBHOOK_PRIVATE": "true",
+            "OVERPAINT_WEBHOOK_SECRET": SECRET,
+            "OVERPAINT_TEST_CONTROL": str(self.control.path),
+        }
+
+    @contextmanager
+    def crews(self, count: int = 1, command: Sequence[str] = WORKER, **environment: str) -> Iterator[list[Crew]]:
+        """That many workers, started side by side, all announced; ended afterwards."""
+        with ExitStack() as stack:
+            crews = [self.start_crew(command, **environment) for _ in range(count)]
+            for crew in crews:
+                stack.callback(crew.end)
+            for crew in crews:
+                self.wait_for(crew)
+            yield crews
+
+    def start_crew(self, command: Sequence[str] = WORKER, **environment: str) -> Crew:
+        """A supervisor that has been started; ending it is the caller's."""
+        log = self.folder / f"worker-{time.monotonic_ns()}.log"
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                command, env=self.worker_environment() | environment, stdout=file, stderr=subprocess.STDOUT
+            )
+        return Crew(process, log)
+
+    def wait_for(self, crew: Crew) -> None:
+        """Until its worker process has announced itself."""
+
+        def announced() -> bool:
+            assert crew.process.poll() is None, crew.text()
+            child = crew.child
+            return child is not None and any(card.pid == child.pid for card in self.alive())
+
+        eventually(announced, "worker ready", START_LIMIT)
+
+    def alive(self) -> list[WorkerCard]:
+        """The workers whose cards have not expired."""
+        redis: Any = self.direct
+        names = redis.zrange(wire.FLEET_KEY, 0, -1)
+        texts = redis.mget([wire.worker_key(name) for name in names]) if names else []
+        return [WorkerCard.model_validate_json(text, extra="ignore") for text in texts if text]
+
+    def job(self, prompt: str = "a blue square", *, steps: int = 4, strength: float = 0.5, **changes: object) -> Job:
+        """A small job; `changes` are fields of Job."""
+        fields = {
+            "source": str(self.at("in", "scene.png")),
+            "model": "overpaint-mini",
+            "passes": (Img2Img(prompt=prompt, steps=steps, strength=strength),),
+            "output": Output(prefix=self.output),
+            **changes,
+        }
+        return Job.model_validate(fields)
+
+    def submit(self, job: Job | None = None) -> JobHandle:
+        """Submit a job, the plain one by default, and remember that it was accepted; raises what a producer raises."""
+        with self.lock:
+            if self.producing is None:
+                self.producing = Producer(self.settings())
+        handle = self.producing.submit(job or self.job())
+        with self.lock:
+            self.accepted.append(handle.id)
+        return handle
+
+    def submit_many(self, count: int, **changes: Any) -> list[JobHandle]:
+        """That many jobs; `changes` are what `job` takes."""
+        return [self.submit(self.job(**changes)) for _ in range(count)]
+
+    def judge(self, *, within: float = BOUND) -> Verdict:
+        """What the oracle says of everything since the stage was set up."""
+        if self.oracle is None:
+            told = lambda: self.receiver.told
+            self.oracle = Oracle(self.server.client, self.bucket.bucket, self.direct, self.s3, told)
+        return self.oracle.judge(list(self.accepted), within=within)
+
+    def arm(self, spec: str) -> None:
+        """Arm fail points in every worker process that lives; see overpaint_common.failpoints."""
+        self.control.arm(spec)
+        pids = [card.pid for card in self.alive() if psutil.pid_exists(card.pid)]
+        eventually(lambda: all(self.control.obeyed(pid) or not psutil.pid_exists(pid) for pid in pids), "armed", 10)
+
+    def once(self) -> str:
+        """The end of a fail point's spec that makes it act a single time, in one process."""
+        return f",once:{self.folder / f'once-{time.monotonic_ns()}'}"
+
+    def heal(self) -> None:
+        """No fault is in force any more."""
+        self.control.arm("")
+        self.redis_proxy.clear()
+        self.s3.clear_rules()
+
+    def running(self) -> set[str]:
+        """Jobs that somebody holds a lease of."""
+        redis: Any = self.direct
+        return set(redis.zrange(wire.LEASES_KEY, 0, -1))
+
+    def require_free_slots(self, slots: int, *, seconds: float = 20.0) -> None:
+        """All `slots` of the workers can be filled at once, which would not be so if one had leaked."""
+        gate = self.folder / f"gate-{time.monotonic_ns()}"
+        # No priority may fill a worker alone; with half of the slots' worth of each, any worker can be filled.
+        each = [self.submit_many((slots + 1) // 2, prompt=f"gate:{gate}", priority=priority) for priority in PRIORITIES]
+        ids = {handle.id for handles in each for handle in handles}
+        try:
+            eventually(lambda: len(ids & self.running()) == slots, f"{slots} jobs in hand at once", seconds)
+        finally:
+            gate.touch()
+
+    def close(self) -> None:
+        if self.producing is not None:
+            self.producing.close()
+
+
+@contextmanager
+def stage(server: S3Server, folder: Path, *, append_only: bool = False, **environment: str) -> Iterator[Stage]:
+    """A stage without workers yet; `environment` is for all of them."""
+    with ExitStack() as stack:
+        redis = stack.enter_context(EmbeddedRedis(folder / "redis", append_only=append_only))
+        bucket = stack.enter_context(server.bucket())
+        s3 = stack.enter_context(RecordingProxy(server.endpoint_url))
+        redis_proxy = stack.enter_context(RedisProxy(redis.url))
+        receiver = stack.enter_context(Receiver())
+        direct = stack.enter_context(Redis.from_url(redis.url, decode_responses=True, socket_timeout=10))
+        built = Stage(
+            *(redis, server, s3, bucket, folder, {**ENVIRONMENT, **environment}),
+            redis_proxy=redis_proxy,
+            direct=direct,
+            receiver=receiver,
+            control=Control(folder / "control"),
+        )
+        stack.callback(built.close)
+        built.put("scene.png", encoded(picture()))
+        yield built

@@ -1,0 +1,37 @@
+"""A keeper from its settings."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from overpaint_common.leases import Leases
+from overpaint_common.ledger import Ledger
+from overpaint_common.live import Live, connect
+from overpaint_common.storage import GuardedStore
+from overpaint_common.storage.probe import require_conditional_puts
+from overpaint_common.tickets import Tickets
+from overpaint_worker.keeper.backlog import Backlog
+from overpaint_worker.keeper.endings import Endings
+from overpaint_worker.keeper.keeper import Keeper, Parts
+from overpaint_worker.keeper.leader import Leader
+from overpaint_worker.keeper.rebuild import Rebuild
+from overpaint_worker.settings import KeeperSettings
+
+
+def build_keeper(settings: KeeperSettings) -> Keeper:
+    """Wire the parts together; nothing is connected yet. Raises SettingsError."""
+    redis = connect(settings.redis_url.get_secret_value())
+    store = settings.open_store()
+    outputs = GuardedStore(store, settings.access)
+    ledger, live, tickets = Ledger(store, settings.ledger_root), Live(redis), Tickets(redis)
+    leases = Leases(redis, seconds=settings.lease, worker=f"keeper {socket.gethostname()}-{os.getpid()}")
+    parts = Parts(
+        check=lambda: require_conditional_puts(store, settings.ledger_root),
+        leader=Leader(redis),
+        leases=leases,
+        backlog=Backlog(redis, tickets),
+        endings=Endings(ledger, outputs, live, leases),
+        rebuild=Rebuild(redis, ledger, tickets, lease=settings.lease),
+    )
+    return Keeper(parts, lease=settings.lease)

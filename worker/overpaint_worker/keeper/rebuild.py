@@ -1,0 +1,100 @@
+"""Making Redis know every open job again, from the markers in the ledger."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from redis import Redis
+
+from overpaint_common import wire
+from overpaint_common.errors import ObjectNotFound, OverpaintError
+from overpaint_common.ledger import Ledger
+from overpaint_common.live import broker_errors
+from overpaint_common.seeds import new_attempt_id
+from overpaint_common.tickets import Tickets, milliseconds
+from overpaint_worker.keeper.backlog import Backlog
+from overpaint_worker.keeper.endings import Endings
+
+log = logging.getLogger(__name__)
+
+BATCH = 1000
+"""Markers compared with Redis at a time."""
+
+READERS = 8
+"""Requests read side by side afterwards."""
+
+
+class Rebuild:
+    """Compares the ledger's open markers with what Redis knows. Raises StorageError and BrokerUnavailable."""
+
+    def __init__(self, redis: Redis, ledger: Ledger, tickets: Tickets, *, lease: float) -> None:
+        """`lease`: seconds to wait after a flush, in which living workers take their leases again."""
+        self._redis: Any = redis
+        self._ledger = ledger
+        self._tickets = tickets
+        self._lease_ms = int(lease * 1000)
+        self._missing_since: int | None = None
+        self._reading = threading.Lock()
+
+    def flushed(self, now_ms: int) -> bool:
+        """Whether Redis has lost its data, and those who live have had their time to come back to it."""
+        with broker_errors():
+            if self._redis.exists(wire.EPOCH_KEY):
+                self._missing_since = None
+                return False
+        if self._missing_since is None:
+            log.warning("Redis is empty: open jobs are queued again in %.0f s", self._lease_ms / 1000)
+            self._missing_since = now_ms
+        return now_ms - self._missing_since >= self._lease_ms
+
+    def settle(self) -> None:
+        """Say that Redis knows everything now."""
+        with broker_errors():
+            self._redis.set(wire.EPOCH_KEY, new_attempt_id(), nx=True)
+        self._missing_since = None
+
+    def run(self, backlog: Backlog, endings: Endings) -> int:
+        """Queue every open job that Redis knows nothing of; how many there were.
+
+        Afterwards, in the background, each of them is finished if it has a record, and its deadline is remembered.
+        """
+        began, known, batch, found = time.monotonic(), backlog.known(), list[tuple[str, str]](), list[str]()
+        for marker in self._ledger.open_jobs():
+            if marker.job_id not in known:
+                batch.append((wire.queue_name(marker.model, marker.priority), marker.job_id))
+                found.append(marker.job_id)
+            if len(batch) == BATCH:
+                self._tickets.send_missing(batch)
+                batch = []
+        self._tickets.send_missing(batch)
+        if found:
+            log.warning("open jobs queued again count=%d seconds=%.1f", len(found), time.monotonic() - began)
+            threading.Thread(target=self._read, args=(found, backlog, endings), name="rebuild", daemon=True).start()
+        return len(found)
+
+    def queue_of(self, job_id: str) -> str | None:
+        """The queue of a job whose lease has lost its own; None where the ledger has no such job."""
+        try:
+            job = self._ledger.request(job_id).job
+        except ObjectNotFound:
+            return None
+        return wire.queue_name(job.model, job.priority)
+
+    def _read(self, jobs: Sequence[str], backlog: Backlog, endings: Endings) -> None:
+        def look(job_id: str) -> None:
+            try:
+                if not endings.finish(job_id):
+                    deadline = self._ledger.request(job_id).job.deadline
+                    if deadline is not None:
+                        backlog.remember_deadline(job_id, milliseconds(deadline))
+            except OverpaintError as error:
+                log.warning("open job not looked into job=%s code=%s: %s", job_id, error.code, error)
+
+        with self._reading, ThreadPoolExecutor(READERS, thread_name_prefix="rebuild") as pool:
+            for _ in pool.map(look, jobs):
+                pass

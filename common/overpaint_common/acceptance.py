@@ -42,6 +42,7 @@ class Acceptance:
         job.check_size()
         digest, not_queued = job.digest(), None
         try:
+            _check_deadline(job)
             card = find_model(self._live.models(), job.model)
             self._check_ledger(card)
             settled = settle(job, card)
@@ -75,6 +76,11 @@ class Acceptance:
         except BrokerUnavailable as error:
             return error
         return None
+
+
+def _check_deadline(job: Job) -> None:
+    if job.deadline is not None and job.deadline <= datetime.now(UTC):
+        raise InvalidJob(f"deadline {job.deadline.isoformat()} has passed already; give a later one, or none")
 
 
 def find_model(cards: dict[str, ModelCard], name: str) -> ModelCard | None:

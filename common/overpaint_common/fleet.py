@@ -64,8 +64,6 @@ def settle(job: Job, card: ModelCard | None) -> Job:
     they stay open and the worker settles them at the claim. Raises NotServed, StrengthTooSmall, ForbiddenReference,
     ForbiddenWebhook.
     """
-    if job.deadline is not None:
-        raise NotServed(f"deadline {job.deadline.isoformat()}: deadlines are not served by this fleet; leave it out")
     if job.webhook is not None:
         check_webhook(job.webhook, None if card is None else card.webhooks)
     seeds = seeds_of_passes(job.base_seed, [getattr(p, "seed", None) for p in job.passes], job.variants)

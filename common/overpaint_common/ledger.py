@@ -11,6 +11,7 @@ from typing import Literal, TypeVar
 
 from pydantic import AwareDatetime, ValidationError
 
+from overpaint_common import failpoints
 from overpaint_common.errors import (
     ForbiddenReference,
     ForbiddenWebhook,
@@ -163,12 +164,15 @@ class Ledger:
             outputs.put(result_copy(job), _json(record), content_type=JSON)
             copied = True
             self._sweep(job, record, outputs)
+            failpoints.hit("copied")
         except StorageUnavailable:
             raise
         except (ForbiddenReference, StorageError) as error:
             log.warning("output place refused job=%s: %s", job.id, error)
         self._hand_over(job, record, str(result_copy(job)) if copied else None)
+        failpoints.hit("handed_over")
         self._store.delete(self.keys.marker(job.priority, job.model, job.id))
+        failpoints.hit("unmarked")
 
     def _hand_over(self, job: Job, record: Result, copy: str | None) -> None:
         if job.webhook is None or (record.failure and record.failure.code == ForbiddenWebhook.code):

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import AwareDatetime, Field
 
-from overpaint_common.errors import JobCancelled, JobFailed, OverpaintError
+from overpaint_common.errors import JobCancelled, JobExpired, JobFailed, OverpaintError
 from overpaint_common.frozen import Frozen
 from overpaint_common.job import Job, JobId
 from overpaint_common.references import ObjectUri
@@ -137,10 +137,12 @@ class Result(Frozen):
         return tuple(output for variant in self.variants for output in variant.outputs)
 
     def raise_for_status(self) -> Result:
-        """Itself if the job succeeded; raises JobCancelled or JobFailed with the recorded reason otherwise."""
+        """Itself if the job succeeded; else raises JobCancelled, JobExpired, or JobFailed with the recorded reason."""
         if self.status == "succeeded":
             return self
         if self.status == "cancelled":
             raise JobCancelled(f"job {self.job_id} was cancelled")
+        if self.status == "expired":
+            raise JobExpired(f"job {self.job_id} was not done before its deadline {self.job.deadline}")
         reason = f"{self.failure.code}: {self.failure.message}" if self.failure else self.status
         raise JobFailed(f"job {self.job_id} {self.status}: {reason}")

@@ -133,7 +133,7 @@ class JobHandle:
         return record
 
     def pictures(self) -> list[Image.Image]:
-        """All pictures, variant by variant; raises JobFailed or JobCancelled where there are none."""
+        """All pictures, variant by variant; raises JobFailed, JobCancelled or JobExpired where there are none."""
         return [_open(self._store.read(reference, limit=MAX_PICTURE_BYTES)) for reference in self._references()]
 
     def cancel(self) -> Result:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from overpaint_common.dead import KINDS, DeadLetter, DeadLetters, DeadMessage, DeadSubmission, parted
+from overpaint_common.dead import KINDS, DeadLetter, DeadLetters, DeadMessage, DeadSubmission, Letter, parted
 from overpaint_common.errors import InternalError, InvalidReference, ObjectNotFound, PipelineFailed
 from overpaint_common.job import Job
 from overpaint_common.keys import LedgerKeys
@@ -178,12 +178,11 @@ def test_a_webhook_is_never_shown_in_full(letters: DeadLetters, root: Reference)
 )
 def test_a_raw_message_is_shown_as_well_as_it_can_be_read(data: bytes, field: str, value: object) -> None:
     """Given a raw message, when its letter is shown, then as JSON, as text or in hex, and its size is told."""
-    letters = DeadMessage.model_validate(
+    message = DeadMessage.model_validate(
         {"queue": "overpaint.submit", "reason": "why", "received_at": NOW, "data": base64.b64encode(data)}
     )
-    from overpaint_common.dead import Letter
 
-    shown = Letter("raw", "x", letters, b"").shown()
+    shown = Letter("raw", "x", message, b"").shown()
 
     assert shown[field] == value
     assert shown["bytes"] == len(data)
@@ -191,7 +190,7 @@ def test_a_raw_message_is_shown_as_well_as_it_can_be_read(data: bytes, field: st
 
 @pytest.mark.parametrize("name", ["", "jobs", "jobs/", "dead/x", "jobs/a/b", "../jobs/x", "jobs/../x"])
 def test_what_is_no_name_of_a_letter_is_refused(letters: DeadLetters, name: str) -> None:
-    """Given a name that is not KIND/NAME, when it is asked for, then the kinds are named and no other key is touched."""
+    """Given a name that is not KIND/NAME, when it is asked for, then no key is touched."""
     for call in (letters.read, letters.drop, lambda name: letters.check([name])):
         with pytest.raises(InvalidReference):
             call(name)

@@ -156,7 +156,6 @@ def test_settling_without_a_fleet_still_settles_the_seeds() -> None:
         ({"prepare": {"size": 2048}}, "at most 1024"),
         ({"passes": [{"op": "match_color"}]}, "not served by this fleet"),
         ({"deadline": "2030-01-01T00:00:00Z"}, "deadlines are not served"),
-        ({"webhook": "https://example.com/done"}, "^webhook: webhooks are not served"),
     ],
 )
 def test_what_the_fleet_does_not_serve_is_refused(changes: dict[str, Any], says: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import random
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any
@@ -175,19 +176,18 @@ def test_perturbed_attention_survives_a_call_cancelled_within_it(models: Models,
     """Given attention processors that an interrupting call exchanged, then the interrupted one finds its own again."""
     plain = diffusers.StableDiffusionImg2ImgPipeline.from_pretrained(models.folder("sd"), dtype=torch.float32)
     engine = own(diffusers.StableDiffusionPAGImg2ImgPipeline(**plain.components, pag_applied_layers=["mid"]))
-    before, unguided = alone(engine, "own", BULK), alone(engine, "own", UNGUIDED)
+    lone = BULK | {"guidance_scale": 1.0, "negative_prompt": ""}
+    before, guided = alone(engine, "own", lone), alone(engine, "own", GUIDED)
     urgent: list[Future[Painted]] = []
-    cancelled = call("own", **UNGUIDED)
+    cancelled = threading.Event()
 
-    def leave(*_: object) -> None:
-        cancelled.cancelled.set()
+    def arrive_and_leave() -> None:
+        given = call("own", **GUIDED, cancelled=cancelled, on_progress=lambda _, __: cancelled.set())
+        urgent.append(engine.submit(given))
 
-    def arrive() -> None:
-        urgent.append(engine.submit(call("own", **UNGUIDED, cancelled=cancelled.cancelled, on_progress=leave)))
+    outer = {1: lambda: urgent.append(submit(engine, "own", GUIDED, {})[0]), 3: arrive_and_leave}
+    after = submit(engine, "own", lone, outer)[0].result(60).pixels
 
-    outer = {1: lambda: urgent.append(submit(engine, "own", UNGUIDED, {})[0]), 3: arrive}
-    after = submit(engine, "own", BULK, outer)[0].result(60).pixels
-
-    assert np.array_equal(urgent[0].result(0).pixels, unguided)
+    assert np.array_equal(urgent[0].result(0).pixels, guided)
     assert isinstance(urgent[1].exception(0), JobCancelled)
     assert np.array_equal(after, before)

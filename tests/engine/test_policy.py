@@ -137,11 +137,19 @@ def test_what_is_due_but_not_more_urgent_does_not_interrupt() -> None:
 
 
 def test_a_standard_call_that_is_due_interrupts_before_an_interactive_one() -> None:
-    queue = filled([STANDARD] + [INTERACTIVE] * (AGEING + 1))
+    queue = filled([STANDARD] + [INTERACTIVE] * (AGEING + 2))
     for _ in range(AGEING):
         queue.pop()
 
+    assert queue.pop_above(BULK, lambda number: number != 0) == AGEING + 1
     assert queue.pop_above(BULK, anything) == 0
+
+
+@pytest.mark.parametrize("first", [STANDARD, BULK])
+def test_of_several_that_are_due_the_one_that_arrived_first_is_next(first: Priority) -> None:
+    queue = filled([first, BULK if first == STANDARD else STANDARD] + [INTERACTIVE] * (AGEING + 1))
+
+    assert [queue.pop() for _ in range(len(queue))] == [*range(2, AGEING + 2), 0, 1, AGEING + 2]
 
 
 @pytest.mark.parametrize("gone", [0, 1])

@@ -185,8 +185,9 @@ class Stage(Stack):
     def judge(self, *, within: float = BOUND) -> Verdict:
         """What the oracle says of everything since the stage was set up."""
         if self.oracle is None:
-            told = lambda: self.receiver.told
-            self.oracle = Oracle(self.server.client, self.bucket.bucket, self.direct, self.s3, told)
+            self.oracle = Oracle(
+                self.server.client, self.bucket.bucket, self.direct, self.s3, told=lambda: self.receiver.told
+            )
         return self.oracle.judge(list(self.accepted), within=within)
 
     def arm(self, spec: str) -> None:
@@ -198,6 +199,10 @@ class Stage(Stack):
     def once(self) -> str:
         """The end of a fail point's spec that makes it act a single time, in one process."""
         return f",once:{self.folder / f'once-{time.monotonic_ns()}'}"
+
+    def acted(self, once: str) -> bool:
+        """Whether the fail point with that end has acted."""
+        return Path(once.removeprefix(",once:")).exists()
 
     def heal(self) -> None:
         """No fault is in force any more."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import pytest
-from redis import Redis
 
 from overpaint_common.errors import (
     ForbiddenReference,

@@ -96,7 +96,19 @@ def redis(server: EmbeddedRedis) -> Iterator[Redis]:
 
 
 @pytest.fixture
-def start() -> Iterator[Callable[[], Receiver]]:
+def allowed() -> list[str]:
+    """What OVERPAINT_WEBHOOKS allows in this test: the receivers that it started."""
+    return []
+
+
+@pytest.fixture
+def start(allowed: list[str]) -> Iterator[Callable[[], Receiver]]:
     """Starts receivers, for as long as the test runs."""
+
+    def started() -> Receiver:
+        running = stack.enter_context(receiver())
+        allowed.append(running.url)
+        return running
+
     with ExitStack() as stack:
-        yield lambda: stack.enter_context(receiver())
+        yield started

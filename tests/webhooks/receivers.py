@@ -8,7 +8,7 @@ import ssl
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
@@ -103,7 +103,7 @@ def peer(talk: Callable[[socket.socket, Event], None]) -> Iterator[str]:
 
     def serve() -> None:
         connection, _ = listener.accept()
-        with connection:
+        with connection, suppress(OSError):  # The sender may hang up first.
             connection.recv(65536)
             talk(connection, ending)
 

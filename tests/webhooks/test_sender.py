@@ -75,7 +75,7 @@ def test_a_webhook_arrives_signed(running: Receiver) -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0", "2130706433", "[::1]", "[::ffff:127.0.0.1]"])
 def test_private_places_are_refused(running: Receiver, host: str) -> None:
-    """Given hosts that lead to this machine, when a webhook is sent to each, then none connects, and the remedy is told."""
+    """Given hosts that lead to this machine, when a webhook is sent to one, then it is refused, naming the setting."""
     url = f"http://{host}:{running.port}"
     outcome = sender(str(HttpUrl(url)).rstrip("/"), private=False).send(pending(f"{url}/t0ken"))
     assert outcome.what == "failed"
@@ -104,7 +104,7 @@ def test_one_private_address_among_public_ones_is_enough(running: Receiver) -> N
 
 
 def test_the_address_that_was_checked_is_the_one_used(running: Receiver) -> None:
-    """Given a name that leads elsewhere from the second look on, when a webhook is sent, then there is no second look."""
+    """Given a name that leads elsewhere when looked up again, when a webhook is sent, then it is looked up once."""
     looks: list[str] = []
 
     def once(host: str, port: int) -> Sequence[Place]:
@@ -126,14 +126,14 @@ def test_the_next_address_is_tried(running: Receiver) -> None:
 
 
 def test_no_proxy_of_the_environment_is_used(running: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Given a proxy in the environment that does not exist, when a webhook is sent, then it is delivered all the same."""
+    """Given a dead proxy in the environment, when a webhook is sent, then it is delivered all the same."""
     for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     assert sender(running.url).send(pending(running.url)) == Outcome("delivered")
 
 
 def test_the_allowlist_is_asked_again(running: Receiver) -> None:
-    """Given a receiver that the operator has taken off the list, when a webhook is sent, then nothing is connected to."""
+    """Given a receiver that was taken off the list meanwhile, when a webhook is sent, then nothing connects."""
     outcome = sender("hooks.example.com").send(pending(running.url))
     assert outcome.error.startswith(f"webhook to {running.url}: jobs may name hooks.example.com;")
     assert running.arrived.empty()
@@ -162,7 +162,7 @@ def drip_head(connection: socket.socket, ending: Event) -> None:
 
 @pytest.mark.parametrize("talk", [silence, drip_head])
 def test_a_receiver_has_only_so_long(talk: Callable[[socket.socket, Event], None]) -> None:
-    """Given a receiver that is silent, or never ends its head, when a webhook is sent, then it fails at the deadline."""
+    """Given a receiver that is silent, or whose head does not end, when sent to, then it fails at the deadline."""
     with peer(talk) as url:
         began = time.monotonic()
         outcome = sender(url, deadline=0.4).send(pending(url))

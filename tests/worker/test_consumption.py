@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
-from celery import Celery, signals
-from celery.app.trace import reset_worker_optimizations
-from celery.exceptions import Reject
-from celery.worker import state
 from redis import Redis
 
 from overpaint_common import wire
 from overpaint_common.errors import BrokerUnavailable
-from overpaint_common.job import Priority
-from overpaint_common.tickets import declaration, message
-from overpaint_producer.local.redis import EmbeddedRedis
-from overpaint_worker.consumption import Consumption, SoloLoop
-from overpaint_worker.shares import Shares
+from overpaint_common.tickets import message
+from overpaint_worker.consumption import SoloLoop
+from tests.support.celery_worker import BULK, INTERACTIVE, PATIENCE, SLOTS, STANDARD, BusyWorker, serving
 
 pytestmark = [
     # Celery announces that a later release will cancel jobs whose connection was lost.
@@ -33,125 +25,244 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::celery.exceptions.SecurityWarning"),
 ]
 
-SLOTS = 8
-PATIENCE = 20.0
-BULK, STANDARD, INTERACTIVE = (wire.queue_name("mini", p) for p in ("bulk", "standard", "interactive"))
+LONGER_THAN_A_POLL = 1.5
+"""Seconds; a worker that waits for tickets has asked anew by then."""
 
 
-@dataclass
-class Fleet:
-    """One worker whose jobs last until their queue's gate opens, and what became of them."""
+@pytest.fixture
+def worker(tmp_path: Path) -> Iterator[BusyWorker]:
+    with serving(tmp_path) as running:
+        yield running
 
-    redis: EmbeddedRedis
-    consumption: Consumption
-    leaving: threading.Event
-    gates: Mapping[str, threading.Event]
-    changed: threading.Condition = field(default_factory=threading.Condition)
-    running: Counter[str] = field(default_factory=Counter)
-    most: Counter[str] = field(default_factory=Counter)
-    most_at_once: int = 0
-    begun: list[tuple[str, float]] = field(default_factory=list)
-    ended: Counter[str] = field(default_factory=Counter)
 
-    def work(self, task: Any) -> None:
-        """The body of the task."""
-        if self.leaving.is_set():
-            raise Reject("leaving", requeue=True)
-        queue = task.request.delivery_info["routing_key"]
-        with self.changed:
-            self.begun.append((queue, time.monotonic()))
-            self.running[queue] += 1
-            self.most[queue] = max(self.most[queue], self.running[queue])
-            self.most_at_once = max(self.most_at_once, self.running.total())
-            self.changed.notify_all()
-        self.gates[queue].wait(60)
-        with self.changed:
-            self.running[queue] -= 1
-            self.ended[queue] += 1
-            self.changed.notify_all()
+def test_others_find_a_slot_beside_a_full_load_of_bulk(worker: BusyWorker) -> None:
+    """Given 200 bulk tickets, when others come, then they run within a second each, and bulk goes on at its share."""
+    worker.send(BULK, 200)
+    worker.until(lambda: worker.running[BULK] == 6)
+    for total, queue in ((7, INTERACTIVE), (8, STANDARD)):
+        sent = time.monotonic()
+        worker.send(queue)
+        worker.until_running(total)
+        assert worker.begun[-1][0] == queue
+        assert worker.begun[-1][1] - sent < 1
+    assert worker.consumption.in_hand == {"bulk": 6, "standard": 1, "interactive": 1}
+    assert worker.consumption.open_queues() == []
+    for gate in worker.gates.values():
+        gate.set()
+    worker.until(lambda: worker.ended[BULK] == 200)
+    worker.until_held()
+    assert worker.most == {BULK: 6, STANDARD: 1, INTERACTIVE: 1}
+    assert worker.most_held == SLOTS
 
-    def send(self, queue: str, count: int = 1) -> None:
-        task = wire.SUBMIT_TASK if queue == wire.SUBMIT_QUEUE else wire.RUN_TASK
-        with Redis.from_url(self.redis.url) as client:
-            client.lpush(queue, *(message(task, "[]", queue) for _ in range(count)))
 
-    def waiting(self, queue: str) -> int:
-        with Redis.from_url(self.redis.url) as client:
-            length = client.llen(queue)
-            assert isinstance(length, int)
-            return length
+def test_bulk_and_submissions_find_a_slot_beside_a_full_load_of_interactive_jobs(worker: BusyWorker) -> None:
+    """Given interactive jobs at their share, when a submission and a bulk ticket come, then both run beside them."""
+    worker.send(INTERACTIVE, 50)
+    worker.until(lambda: worker.running[INTERACTIVE] == 6)
+    worker.send(wire.SUBMIT_QUEUE)
+    worker.send(BULK)
+    worker.until(lambda: worker.running[wire.SUBMIT_QUEUE] == worker.running[BULK] == 1)
+    assert worker.consumption.in_hand == {"interactive": 6, "bulk": 1}
+    assert worker.most[INTERACTIVE] == 6
 
-    def until(self, what: Callable[[], bool], patience: float = PATIENCE) -> None:
-        with self.changed:
-            assert self.changed.wait_for(what, patience), (self.begun, self.running, self.ended)
 
-    def until_held(self, **expected: int) -> None:
-        """Until the counts of jobs in hand are these; the last of it follows a job's end without a sign."""
-        until = time.monotonic() + PATIENCE
-        while self.consumption.in_hand != expected:
-            assert time.monotonic() < until, self.consumption.in_hand
-            time.sleep(0.01)
+def test_bulk_has_its_turn_while_quick_interactive_jobs_never_stop_coming(worker: BusyWorker) -> None:
+    """Given more interactive tickets than the worker can fetch, when a bulk ticket waits too, then it runs."""
+    worker.gates[INTERACTIVE].set()
+    with feeding(worker, INTERACTIVE):
+        worker.until(lambda: worker.ended[INTERACTIVE] > 20)
+        worker.send(BULK)
+        worker.until(lambda: worker.running[BULK] == 1)
+        assert worker.waiting(INTERACTIVE) > 0
 
 
 @contextmanager
-def serving(folder: Path, slots: int = SLOTS) -> Iterator[Fleet]:
-    """A worker in a thread of this process, made as the worker's own process makes it."""
-    leaving = threading.Event()
-    consumption = Consumption(["mini"], Shares(slots), leaving=leaving, submissions=True)
-    with EmbeddedRedis(folder / "redis", append_only=True) as redis:
-        fleet = Fleet(redis, consumption, leaving, {queue: threading.Event() for queue in consumption.queues})
-        app = Celery("overpaint", set_as_current=False, fixups=[])
-        app.conf.update(wire.celery_settings(redis.url))
-        app.conf.task_queues = [declaration(queue) for queue in consumption.queues]
-        consumption.attach(app)
+def feeding(worker: BusyWorker, queue: str) -> Iterator[None]:
+    """Keeps hundreds of tickets in the queue."""
+    enough = threading.Event()
 
-        def work(task: Any, *_: Any) -> None:
-            fleet.work(task)
+    def feed() -> None:
+        while not enough.is_set():
+            worker.send(queue, max(1, 500 - worker.waiting(queue)))
+            enough.wait(0.02)
 
-        for name in (wire.RUN_TASK, wire.SUBMIT_TASK):
-            app.task(name=name, bind=True, shared=False)(work)
-        ready = threading.Event()
-
-        def is_ready(**_: Any) -> None:
-            ready.set()
-
-        signals.worker_ready.connect(is_ready)
-        signals.setup_logging.connect(is_ready)
-        worker = app.Worker(
-            pool="threads", concurrency=slots, without_gossip=True, without_mingle=True, loglevel=None, quiet=True
-        )
-        ready.clear()
-        thread = threading.Thread(target=worker.start, name="consumer", daemon=True)
-        thread.start()
-        try:
-            assert ready.wait(PATIENCE)
-            yield fleet
-        finally:
-            leaving.set()
-            for gate in fleet.gates.values():
-                gate.set()
-            state.should_stop = 0
-            thread.join(PATIENCE)
-            state.should_stop = None
-            reset_worker_optimizations(app)
-            signals.setup_logging.disconnect(is_ready)
-        assert not thread.is_alive()
+    worker.send(queue, 500)
+    thread = threading.Thread(target=feed)
+    thread.start()
+    try:
+        yield
+    finally:
+        enough.set()
+        thread.join()
 
 
-def test_an_interactive_job_finds_a_slot_beside_a_full_load_of_bulk(tmp_path: Path) -> None:
-    """Given 200 bulk tickets, when an interactive one comes, then it runs within a second, and bulk keeps its share."""
-    with serving(tmp_path) as fleet:
-        fleet.send(BULK, 200)
-        fleet.until(lambda: fleet.running[BULK] == 6)
-        sent = time.monotonic()
-        fleet.send(INTERACTIVE)
-        fleet.until(lambda: fleet.running[INTERACTIVE] == 1)
-        assert fleet.begun[-1][1] - sent < 1
-        fleet.send(STANDARD)
-        fleet.until(lambda: fleet.running[STANDARD] == 1)
-        assert fleet.consumption.in_hand == {"bulk": 6, "standard": 1, "interactive": 1}
-        for queue in (INTERACTIVE, STANDARD, BULK):
-            fleet.gates[queue].set()
-        fleet.until(lambda: fleet.ended[BULK] == 200)
-        fleet.until_held()
-        assert fleet.most == {BULK: 6, STANDARD: 1, INTERACTIVE: 1}
+def test_a_restart_of_redis_changes_no_share(worker: BusyWorker) -> None:
+    """Given bulk jobs at their share, when Redis is killed and comes back, then they count on and others are served."""
+    worker.send(BULK, 20)
+    worker.until(lambda: worker.running[BULK] == 6)
+    worker.redis.kill()
+    worker.redis.start()
+    worker.send(INTERACTIVE)
+    worker.until(lambda: worker.running[INTERACTIVE] == 1)
+    assert worker.consumption.in_hand == {"bulk": 6, "interactive": 1}
+    for gate in worker.gates.values():
+        gate.set()
+    worker.until(lambda: worker.ended[BULK] >= 20)
+    worker.until_held()
+    assert worker.most[BULK] == 6
+
+
+def test_jobs_of_a_lost_connection_hold_their_slots(worker: BusyWorker) -> None:
+    """Given jobs at their share, when the connection is lost and their tickets come again, then none is taken twice."""
+    worker.send(BULK, 5)
+    worker.send(INTERACTIVE, 2)
+    worker.until_running(7)
+    with Redis.from_url(worker.redis.url) as client:
+        client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    assert worker.nothing_begins(LONGER_THAN_A_POLL)
+    assert worker.waiting(BULK) == 5
+    worker.send(STANDARD)
+    worker.until_running(SLOTS)
+    for gate in worker.gates.values():
+        gate.set()
+    worker.until(lambda: worker.ended == {BULK: 10, INTERACTIVE: 4, STANDARD: 1})
+    worker.until_held()
+    assert worker.most_held == SLOTS
+
+
+@pytest.mark.filterwarnings("ignore:Exception raised outside body:RuntimeWarning")
+def test_what_celery_drops_holds_no_slot(worker: BusyWorker) -> None:
+    """Given messages that break before their task begins, when a full share of them has come, then jobs still run."""
+    broken = [json.loads(message(wire.RUN_TASK, "[]", BULK)) | {"body": '[[], "no mapping", {}]'} for _ in range(SLOTS)]
+    with Redis.from_url(worker.redis.url) as client:
+        client.lpush(BULK, *map(json.dumps, broken))
+    worker.send(BULK)
+    worker.until(lambda: worker.running[BULK] == 1)
+    worker.until_held(bulk=1)
+
+
+def test_nothing_is_taken_by_a_worker_that_leaves(worker: BusyWorker) -> None:
+    """Given a worker that is told to leave, when a ticket comes, then it stays for another one."""
+    worker.leaving.set()
+    # The wait for tickets that is under way may still fetch one, which is handed back.
+    assert worker.nothing_begins(LONGER_THAN_A_POLL)
+    worker.send(BULK)
+    assert worker.nothing_begins(LONGER_THAN_A_POLL)
+    assert worker.waiting(BULK) == 1
+    with worker.consumption.alone(PATIENCE) as is_alone:
+        assert not is_alone
+
+
+def test_a_suspect_runs_alone(worker: BusyWorker) -> None:
+    """Given full queues, when a suspect is found, then it runs once the worker is empty, and nothing runs beside it."""
+    worker.send(BULK, 20)
+    worker.until(lambda: worker.running[BULK] == 6)
+    suspects = ["suspect"]
+    runs, finish = threading.Event(), threading.Event()
+    seen: list[object] = []
+
+    def run(claim: str) -> None:
+        seen.extend([claim, worker.running.total(), dict(worker.consumption.in_hand)])
+        runs.set()
+        finish.wait(PATIENCE)
+
+    solo = SoloLoop(
+        worker.consumption,
+        take=lambda: suspects.pop() if suspects else None,
+        run=run,
+        give_back=seen.append,
+        leaving=worker.leaving,
+        interval=0.01,
+    )
+    solo.start()
+    assert worker.nothing_begins(0.2)
+    assert worker.consumption.is_alone
+    assert not runs.is_set()
+    worker.gates[BULK].set()
+    assert runs.wait(PATIENCE)
+    assert seen == ["suspect", 0, {}]
+    worker.send(INTERACTIVE)
+    assert worker.nothing_begins(LONGER_THAN_A_POLL)
+    assert worker.consumption.open_queues() == []
+    finish.set()
+    worker.until(lambda: worker.ended[BULK] == 20 and worker.running[INTERACTIVE] == 1)
+    worker.leaving.set()
+    solo.join()
+
+
+def test_a_ticket_that_still_arrives_is_waited_for(worker: BusyWorker) -> None:
+    """Given a worker that waits for tickets, when it is to be alone and one arrives, then that job ends first."""
+    entered, done = threading.Event(), threading.Event()
+
+    def enter() -> None:
+        with worker.consumption.alone(PATIENCE) as is_alone:
+            assert is_alone
+            entered.set()
+            done.wait(PATIENCE)
+
+    worker.gates[INTERACTIVE].set()
+    worker.send(INTERACTIVE)
+    worker.until(lambda: worker.ended[INTERACTIVE] == 1)
+    worker.until_it_waits()
+    thread = threading.Thread(target=enter)
+    thread.start()
+    while not worker.consumption.is_alone:
+        time.sleep(0.001)
+    worker.send(BULK)
+    worker.until(lambda: worker.running[BULK] == 1)
+    assert not entered.wait(LONGER_THAN_A_POLL)
+    worker.gates[BULK].set()
+    assert entered.wait(PATIENCE)
+    done.set()
+    thread.join()
+
+
+def test_a_suspect_is_given_back_where_the_worker_does_not_empty(worker: BusyWorker) -> None:
+    """Given a job that goes on, when a suspect has waited for its patience, then it is given back and work goes on."""
+    worker.send(BULK)
+    worker.until(lambda: worker.running[BULK] == 1)
+    answers: Iterator[Exception | str] = iter([BrokerUnavailable("down"), "suspect"])
+    back: list[str] = []
+    given = threading.Event()
+
+    def take() -> str | None:
+        answer = next(answers, None)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def give_back(claim: str) -> None:
+        back.append(claim)
+        given.set()
+        raise BrokerUnavailable("down again")
+
+    def run(_: str) -> None:
+        raise AssertionError("not alone")
+
+    solo = SoloLoop(
+        worker.consumption,
+        take=take,
+        run=run,
+        give_back=give_back,
+        leaving=worker.leaving,
+        interval=0.01,
+        patience=0.2,
+    )
+    solo.start()
+    assert given.wait(PATIENCE)
+    worker.send(STANDARD)
+    worker.until(lambda: worker.running[STANDARD] == 1)
+    assert back == ["suspect"]
+    worker.leaving.set()
+    solo.join()
+
+
+def test_only_one_job_at_a_time_is_alone(worker: BusyWorker) -> None:
+    """Given a job that has the worker alone, when another one is to have it too, then that is refused."""
+    with (
+        worker.consumption.alone(PATIENCE) as is_alone,
+        pytest.raises(RuntimeError, match="alone already"),
+        worker.consumption.alone(PATIENCE),
+    ):
+        pass
+    assert is_alone

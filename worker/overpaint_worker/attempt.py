@@ -27,6 +27,7 @@ from overpaint_common.fleet import ModelCard, settle, total_steps
 from overpaint_common.job import Job
 from overpaint_common.ledger import Request
 from overpaint_common.live import Progress
+from overpaint_common.patience import insist
 from overpaint_common.references import Reference
 from overpaint_common.result import Failure, Result, ResultStatus, SourceInfo, StoredObject, VariantResult, WarningNote
 from overpaint_common.storage import ObjectInfo
@@ -36,7 +37,6 @@ from overpaint_worker.imaging.decode import Source, decode
 from overpaint_worker.imaging.fit import Fitted, fit
 from overpaint_worker.operations.passes import Outcome, is_passthrough, run_passes
 from overpaint_worker.operations.tracker import Tracker
-from overpaint_common.patience import insist
 from overpaint_worker.retry import Decision, decide
 from overpaint_worker.runtime import Runtime
 from overpaint_worker.stopwatch import Stopwatch

@@ -21,7 +21,7 @@ from overpaint_worker.shares import Shares, Turns
 
 log = logging.getLogger(__name__)
 
-LOOK_AGAIN = 0.1
+LOOK_AGAIN = 0.025
 """Seconds that the worker waits for tickets while it leaves out queues, which may be open again afterwards."""
 
 POLL = 0.05

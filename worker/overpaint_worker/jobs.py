@@ -20,11 +20,11 @@ from overpaint_common.errors import (
 from overpaint_common.job import Job
 from overpaint_common.leases import Claim
 from overpaint_common.live import Progress, last_moment
+from overpaint_common.patience import insist
 from overpaint_common.tickets import milliseconds
 from overpaint_worker.attempt import Attempt, errors_named
 from overpaint_worker.consumption import SoloLoop
 from overpaint_worker.holding import Hold
-from overpaint_common.patience import insist
 from overpaint_worker.retry import Decision, decide_blocked
 from overpaint_worker.runtime import Runtime
 
@@ -126,7 +126,7 @@ def _run(runtime: Runtime, hold: Hold) -> Decision | None:
         log.info("job committed job=%s status=%s ours=%s", job_id, record.status, record.attempt == result.attempt)
         failpoints.hit("recorded")
     runtime.reporter.post(job_id, last_moment(record))
-    runtime.ledger.finish(request, record, runtime.objects)
+    runtime.finish(request, record, crashes=hold.claim.attempts.crashes)
     return None
 
 

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from overpaint_common.acceptance import Acceptance
+from overpaint_common.dead import DeadLetters
 from overpaint_common.errors import BrokerUnavailable
+from overpaint_common.finish import Finish
 from overpaint_common.fleet import ModelCard, WorkerCard
 from overpaint_common.leases import Leases
 from overpaint_common.ledger import Ledger
@@ -48,6 +50,7 @@ class Runtime:
     objects: GuardedStore
     """Sources and pictures, held to the operator's allowlists."""
     ledger: Ledger
+    finish: Finish
     live: Live
     tickets: Tickets
     leases: Leases
@@ -113,6 +116,7 @@ def build(
         writes=settings.write,
         ledger=settings.ledger,
     )
+    objects = GuardedStore(store, access)
     ledger = Ledger(store, settings.ledger_root)
     redis = connect(redis_url)
     live, tickets = Live(redis), Tickets(redis)
@@ -130,8 +134,9 @@ def build(
         cards=cards,
         access=access,
         store=store,
-        objects=GuardedStore(store, access),
+        objects=objects,
         ledger=ledger,
+        finish=Finish(ledger, DeadLetters(store, settings.ledger_root), objects, redis),
         live=live,
         tickets=tickets,
         leases=leases,

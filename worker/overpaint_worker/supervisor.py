@@ -117,8 +117,8 @@ class Supervisor:
             return child.wait(self._grace)
         except subprocess.TimeoutExpired:
             log.warning(
-                "child killed pid=%d after %.0f s of grace; jobs it had not handed back go to another worker once their "
-                "leases have lapsed",
+                "child killed pid=%d after %.0f s of grace; jobs it had not handed back go to another worker as their "
+                "leases lapse",
                 child.pid,
                 self._grace,
             )

@@ -45,7 +45,7 @@ def dead() -> None:
     """
 
 
-@dead.command("list")
+@dead.command("list", short_help="List them, the newest first.")
 @kind_option
 @click.option("--limit", type=click.IntRange(min=1), default=1000, show_default=True, help="Of each kind.")
 @as_json
@@ -67,12 +67,12 @@ def list_letters(kind: Kind | None, limit: int, as_json: bool) -> None:
     if not as_json:
         _show_table(listing)
     if listing.left_out:
-        click.echo(f"{listing.left_out} more are left out; list them with --limit or --kind", err=True)
+        click.echo(f"{listing.left_out} more left out; list them with --limit or --kind", err=True)
     if not listing.letters:
         click.echo("no dead letters", err=True)
 
 
-@dead.command()
+@dead.command(short_help="Show one as JSON.")
 @click.argument("name")
 @as_json
 def show(name: str, as_json: bool) -> None:
@@ -104,7 +104,7 @@ def _job_id(context: click.Context, parameter: click.Parameter, value: str | Non
         raise click.BadParameter(f"{value!r} is no job id: {how}", context, parameter) from None
 
 
-@dead.command()
+@dead.command(short_help="Do again what they are about; each that was taken is dropped.")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @click.option("--id", "new_id", callback=_job_id, metavar="ID", help="Of the new job. Default: made of the old one's.")
 @as_json
@@ -147,7 +147,7 @@ def replay(names: tuple[str, ...], new_id: str | None, as_json: bool) -> None:
                 click.echo(done.id)
 
 
-@dead.command()
+@dead.command(short_help="Delete them for good, after asking.")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--all", "everything", is_flag=True, help="All of one --kind.")
 @kind_option

@@ -11,6 +11,7 @@ from overpaint_common.errors import (
     ForbiddenReference,
     InvalidJob,
     JobCancelled,
+    JobExpired,
     JobFailed,
     NotFinished,
     OverpaintError,
@@ -61,7 +62,7 @@ class JsonFault(Fault):
 def exit_code_of(error: OverpaintError) -> int:
     """The exit code that says whose turn it is."""
     match error:
-        case JobFailed() | JobCancelled():
+        case JobFailed() | JobCancelled() | JobExpired():
             return JOB
         case InvalidJob() | ForbiddenReference() | SettingsError():
             return USAGE

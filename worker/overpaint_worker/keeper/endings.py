@@ -6,12 +6,12 @@ import logging
 from datetime import UTC, datetime
 
 from overpaint_common.errors import ObjectNotFound, WorkerCrashed
+from overpaint_common.finish import Finish
 from overpaint_common.leases import Leases
 from overpaint_common.ledger import Ledger
 from overpaint_common.live import Attempts, Live, last_moment
 from overpaint_common.result import Failure, Result, ResultStatus
 from overpaint_common.seeds import new_attempt_id
-from overpaint_common.storage import ObjectStore
 
 log = logging.getLogger(__name__)
 
@@ -19,14 +19,14 @@ log = logging.getLogger(__name__)
 class Endings:
     """Records and finishes jobs. Every method raises StorageError or BrokerUnavailable, and can be repeated."""
 
-    def __init__(self, ledger: Ledger, outputs: ObjectStore, live: Live, leases: Leases) -> None:
+    def __init__(self, ledger: Ledger, finish: Finish, live: Live, leases: Leases) -> None:
         self._ledger = ledger
-        self._outputs = outputs
+        self._finish = finish
         self._live = live
         self._leases = leases
 
-    def finish(self, job_id: str) -> bool:
-        """Complete a job that has a record; whether it has one."""
+    def finish(self, job_id: str, *, crashes: int = 0, worker: str | None = None) -> bool:
+        """Complete a job that has a record; whether it has one. `crashes` and `worker` are for its dead letter."""
         record = self._ledger.record(job_id)
         if record is None:
             return False
@@ -36,7 +36,7 @@ class Endings:
             log.warning("record without a request job=%s", job_id)
         else:
             self._live.report({job_id: [last_moment(record)]})
-            self._ledger.finish(request, record, self._outputs)
+            self._finish(request, record, crashes=crashes, worker=worker)
         self._leases.forget(job_id)
         return True
 
@@ -48,10 +48,10 @@ class Endings:
         )
         record = self._commit(job_id, "failed", attempts, Failure.of(error))
         if record is not None:
-            self.finish(job_id)
+            self.finish(job_id, crashes=attempts.crashes, worker=worker)
 
     def expire(self, job_id: str) -> None:
-        """Record that a job's deadline has passed, unless it has ended; a worker that runs it stops at its next step."""
+        """Record that a deadline has passed, unless the job has ended; a worker that runs it stops at its next step."""
         record = self._commit(job_id, "expired", Attempts(0, 0), None)
         if record is not None:
             self._live.end(record)

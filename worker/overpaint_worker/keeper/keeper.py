@@ -14,12 +14,13 @@ from overpaint_common.leases import Lapsed, Leases
 from overpaint_worker.keeper.backlog import Backlog
 from overpaint_worker.keeper.endings import Endings
 from overpaint_worker.keeper.leader import Leader
+from overpaint_worker.keeper.pulse import Pulse
 from overpaint_worker.keeper.rebuild import Rebuild
 
 log = logging.getLogger(__name__)
 
 EVERY = 0.5
-"""Seconds between two rounds of the leader, and between two tries to lead."""
+"""Seconds between two rounds."""
 
 LIST_EVERY = 600.0
 """Seconds between two listings of all open markers: the net below all other nets."""
@@ -46,7 +47,11 @@ class Parts:
     endings: Endings
     rebuild: Rebuild
     chores: tuple[Callable[[], None], ...] = ()
-    """What else the leader does each round; none may block."""
+    """What else the leader does each round, in little time."""
+    recover: tuple[Callable[[], object], ...] = ()
+    """What else there is to find in the ledger after Redis lost its data."""
+    close: tuple[Callable[[], None], ...] = ()
+    """What to end with the keeper."""
 
 
 class Keeper:
@@ -55,72 +60,59 @@ class Keeper:
     def __init__(self, parts: Parts, *, lease: float) -> None:
         """`lease`: seconds that a lease lasts."""
         self._parts = parts
-        self._lease = lease
+        self._pulse = Pulse(parts.leader, parts.leases.now_ms, lease=lease)
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self.run, name="keeper", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="keeper")
-        self._leads = False
-        self._watch = _Watch(lease)
         self._listed = self._aged = float("-inf")
+        self._outage = False
 
     def check(self) -> None:
         """Raises SettingsError or StorageError where the ledger cannot be kept."""
         self._parts.check()
 
     def start(self) -> None:
-        """Run in a thread of its own."""
+        self._pulse.start()
         self._thread.start()
 
     def stop(self) -> None:
         """End after the round under way; another keeper may lead at once."""
         self._stopping.set()
-        if self._thread.ident is not None:
-            self._thread.join()
+        self._thread.join()
+        self._pulse.stop()
+        self._pool.shutdown(cancel_futures=True)
+        for close in self._parts.close:
+            close()
 
-    def run(self) -> None:
-        """Run until stopped."""
+    def _run(self) -> None:
         while not self._stopping.wait(EVERY):
+            if not self._pulse.leads:
+                continue
             try:
                 self._round()
-            except BrokerUnavailable as error:
-                log.warning("keeper waits for Redis: %s", error)
-                self._watch.interrupted()
-                self._parts.backlog.forget_marks()
-                self._stopping.wait(1.0)
             except OverpaintError as error:
                 log.warning("keeper goes on after code=%s: %s", error.code, error)
             except Exception:
                 log.exception("keeper goes on after an unforeseen error")
-        self._pool.shutdown(cancel_futures=True)
-        try:
-            self._parts.leader.resign()
-        except BrokerUnavailable as error:
-            log.warning("lead not given up, it ends by itself: %s", error)
 
     def _round(self) -> None:
-        leads = self._parts.leader.lead()
-        if leads != self._leads:
-            log.info("keeper %s", "leads" if leads else "stands by")
-            self._leads = leads
-            self._watch.interrupted()
-            self._parts.backlog.forget_marks()
-        if not leads:
-            return
-        now = self._parts.leases.now_ms()
-        self._watch.saw(now)
-        if self._watch.living_had_time(now):
+        parts, now = self._parts, self._parts.leases.now_ms()
+        if self._pulse.was_interrupted():
+            self._outage = True
+            parts.backlog.forget_marks()
+        if self._pulse.living_had_time(now):
             self._return_lapsed()
             self._rebuild(now)
-        self._parts.backlog.return_due(now)
-        lost = self._parts.backlog.return_lost(now)
+        parts.backlog.return_due(now)
+        lost = parts.backlog.return_lost(now)
         if lost:
             log.warning("tickets lost and sent again count=%d", lost)
-        self._each(self._parts.backlog.overdue(now), self._parts.endings.expire)
-        self._each(self._parts.backlog.ended(), self._finish)
+        self._each(parts.backlog.overdue(now), parts.endings.expire)
+        self._each(parts.backlog.ended(), self._finish)
         if time.monotonic() - self._aged > AGE_EVERY:
             self._aged = time.monotonic()
-            self._parts.backlog.age(now)
-        for chore in self._parts.chores:
+            parts.backlog.age(now)
+        for chore in parts.chores:
             chore()
 
     def _return_lapsed(self) -> None:
@@ -150,13 +142,15 @@ class Keeper:
     def _rebuild(self, now: int) -> None:
         """Look for open jobs that Redis does not know of: after it lost data, after an outage, and every while."""
         flushed = self._parts.rebuild.flushed(now)
-        due = flushed or self._watch.outage or time.monotonic() - self._listed > LIST_EVERY
+        due = flushed or self._outage or time.monotonic() - self._listed > LIST_EVERY
         if not due:
             return
         self._parts.rebuild.run(self._parts.backlog, self._parts.endings)
+        for recover in self._parts.recover:
+            recover()
         if flushed:
             self._parts.rebuild.settle()
-        self._watch.outage = False
+        self._outage = False
         self._listed = time.monotonic()
 
     def _each(self, items: Iterable[object], action: Callable[..., object]) -> None:
@@ -169,28 +163,3 @@ class Keeper:
                 raise
             except OverpaintError as error:
                 log.warning("not done, tried again code=%s: %s", error.code, error)
-
-
-class _Watch:
-    """Tells whether those who live have had time to renew their leases since Redis was last out of reach."""
-
-    def __init__(self, lease: float) -> None:
-        self._grace_ms = int(lease * 1000 / 2)
-        self._gap_ms = int(lease * 1000 / 4)
-        self._last = 0
-        self._since = 0
-        self.outage = False
-        """Whether Redis was out of reach, or silent, since this was last set to False."""
-
-    def saw(self, now_ms: int) -> None:
-        """Redis answered at this time of its own."""
-        if now_ms - self._last > self._gap_ms:
-            self._since, self.outage = now_ms, True
-        self._last = now_ms
-
-    def interrupted(self) -> None:
-        """Redis did not answer, or somebody else led."""
-        self._last = 0
-
-    def living_had_time(self, now_ms: int) -> bool:
-        return now_ms - self._since >= self._grace_ms

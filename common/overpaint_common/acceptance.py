@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from overpaint_common.errors import BrokerUnavailable, ForbiddenReference, InvalidJob, SettingsError, UnknownModel
+from overpaint_common.errors import (
+    BrokerUnavailable,
+    ForbiddenReference,
+    ForbiddenWebhook,
+    InvalidJob,
+    SettingsError,
+    UnknownModel,
+)
 from overpaint_common.fleet import ModelCard, settle
 from overpaint_common.job import Job
 from overpaint_common.ledger import Held, Ledger
@@ -35,7 +42,7 @@ class Acceptance:
     def accept(self, job: Job) -> Accepted:
         """Settle, store and queue one job.
 
-        Raises InvalidJob or ForbiddenReference for what the fleet would refuse, IdempotencyConflict, SettingsError
+        Raises InvalidJob, ForbiddenReference or ForbiddenWebhook for what the fleet would refuse, IdempotencyConflict, SettingsError
         where the workers keep another ledger, and StorageUnavailable while the ledger cannot be written: then nothing
         was promised and submitting again is safe.
         """
@@ -48,7 +55,7 @@ class Acceptance:
             settled = settle(job, card)
         except BrokerUnavailable as error:
             settled, not_queued = settle(job, None), error
-        except (InvalidJob, ForbiddenReference):
+        except (InvalidJob, ForbiddenReference, ForbiddenWebhook):
             # What was accepted once stays accepted, also where the fleet has changed since.
             if not self._ledger.holds(job.id, digest):
                 raise

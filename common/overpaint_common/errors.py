@@ -11,7 +11,7 @@
     |-- ForbiddenReference            outside the operator's allowlist
     |-- ForbiddenWebhook              a receiver that the operator does not allow
     |-- InvalidSignature              an HMAC is missing or wrong
-    |-- InvalidMessage                a message that is no Celery message of ours
+    |-- InvalidMessage                a message that cannot be understood
     |-- StorageError
     |   |-- ObjectNotFound
     |   |-- ObjectExists              a conditional put found the key taken

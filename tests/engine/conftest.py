@@ -14,7 +14,7 @@ from overpaint_worker.engine.loading import PipelineLoader
 from overpaint_worker.engine.registry import EMBEDDED, ModelSpec, Registry
 from overpaint_worker.engine.whole import WholeModel
 from tests.engine.direct import Direct
-from tests.engine.fakes import Deaths, GatedModel, Start, engine_on
+from tests.engine.fakes import Deaths, GatedModel, Start, Story, engine_on
 from tests.support import tiny_models
 
 
@@ -116,6 +116,11 @@ def gated(model: GatedModel) -> Iterator[Engine]:
     """A running engine whose only model is `model`."""
     with engine_on(model) as running:
         yield running
+
+
+@pytest.fixture
+def story(gated: Engine) -> Story:
+    return Story(gated)
 
 
 @pytest.fixture

@@ -8,15 +8,18 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from overpaint_common.job import Priority
 from overpaint_common.result import ModelInfo, WarningNote
-from overpaint_worker.engine.calls import Call
+from overpaint_worker.engine.calls import Call, Painted
 from overpaint_worker.engine.engine import Engine
+from tests.engine.direct import call
 
 PATIENCE = 20.0
 """Seconds after which a test that waits has failed."""
@@ -63,6 +66,31 @@ def kill(engine: Engine) -> None:
     """Raise SystemExit in the engine's thread, wherever it is."""
     ident = ctypes.c_ulong(engine._thread.ident or 0)
     assert ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, ctypes.py_object(SystemExit)) == 1
+
+
+class Story:
+    """What the calls of one engine tell, in order, as "name step" and "name done"."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.told: list[str] = []
+        self.when: dict[str, Callable[[], object]] = {}
+        """What the test does at a moment, on the engine's thread, before a call can be interrupted there."""
+
+    def submit(self, name: str, priority: Priority, *, model: str = "gated", steps: int = 2) -> Future[Painted]:
+        return self.run(call(model, prompt=name, priority=priority, steps=steps, on_progress=self.tells(name)))
+
+    def run(self, given: Call) -> Future[Painted]:
+        future = self.engine.submit(given)
+        future.add_done_callback(lambda _: self._tell(f"{given.prompt} done"))
+        return future
+
+    def tells(self, name: str) -> Callable[[str, int], None]:
+        return lambda phase, steps: None if phase == "load" else self._tell(f"{name} {steps}")
+
+    def _tell(self, moment: str) -> None:
+        self.told.append(moment)
+        self.when.pop(moment, lambda: None)()
 
 
 @contextmanager

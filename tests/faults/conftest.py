@@ -31,5 +31,6 @@ def crews(shared_stage: Stage, shared_crews: list[Crew]) -> list[Crew]:
 @pytest.fixture
 def play(shared_stage: Stage) -> Iterator[Stage]:
     """The stage of a module's tests; no fault outlives the test that made it."""
+    assert not shared_stage.broken, "an earlier test has left this stage in disorder; look at the first one that failed"
     yield shared_stage
     shared_stage.heal()

@@ -43,6 +43,11 @@ class RecordingProxy(FaultyProxy):
         with self._lock:
             return list(self._writes)
 
+    def forget_writes(self, *, after: int) -> None:
+        """Keep only the first `after` writes."""
+        with self._lock:
+            del self._writes[after:]
+
     def clear_rules(self) -> None:
         """No faults any more; what was recorded stays."""
         with self._lock:

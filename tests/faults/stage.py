@@ -102,6 +102,8 @@ class Stage(Stack):
     """Ids of the jobs that `submit` returned."""
     producing: Producer | None = None
     oracle: Oracle | None = None
+    broken: bool = False
+    """Whether the oracle has found something wrong already, which it would find for ever."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -188,7 +190,9 @@ class Stage(Stack):
             self.oracle = Oracle(
                 self.server.client, self.bucket.bucket, self.direct, self.s3, told=lambda: self.receiver.told
             )
-        return self.oracle.judge(list(self.accepted), within=within)
+        verdict = self.oracle.judge(list(self.accepted), within=within)
+        self.broken = self.broken or not verdict.ok
+        return verdict
 
     def arm(self, spec: str) -> None:
         """Arm fail points in every worker process that lives; see overpaint_common.failpoints."""
@@ -215,6 +219,11 @@ class Stage(Stack):
         redis: Any = self.direct
         return set(redis.zrange(wire.LEASES_KEY, 0, -1))
 
+    def holders(self) -> set[str]:
+        """Names of the workers that hold leases."""
+        redis: Any = self.direct
+        return {redis.hget(wire.lease_key(job_id), "worker") for job_id in self.running()}
+
     def require_free_slots(self, slots: int, *, seconds: float = 20.0) -> None:
         """All `slots` of the workers can be filled at once, which would not be so if one had leaked."""
         gate = self.folder / f"gate-{time.monotonic_ns()}"
@@ -234,6 +243,7 @@ class Stage(Stack):
 @contextmanager
 def stage(server: S3Server, folder: Path, *, append_only: bool = False, **environment: str) -> Iterator[Stage]:
     """A stage without workers yet; `environment` is for all of them."""
+    folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         redis = stack.enter_context(EmbeddedRedis(folder / "redis", append_only=append_only))
         bucket = stack.enter_context(server.bucket())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from typing import Any
 
 from celery import Celery, signals
 from celery.app.trace import reset_worker_optimizations
-from celery.exceptions import Reject
+from celery.exceptions import CPendingDeprecationWarning, Reject, SecurityWarning
 from celery.worker import state
 from redis import Redis
 
@@ -108,14 +109,12 @@ def serving(folder: Path, slots: int = SLOTS) -> Iterator[BusyWorker]:
     with EmbeddedRedis(folder / "redis", append_only=True) as redis:
         busy = BusyWorker(redis, consumption, leaving, {queue: threading.Event() for queue in consumption.queues})
         app = _app(busy)
-        with _connected(signals.setup_logging, lambda **_: None), _connected(signals.task_received, busy.received):
-            worker = app.Worker(
-                pool="threads", concurrency=slots, without_gossip=True, without_mingle=True, loglevel=None, quiet=True
-            )
+        with connected(signals.setup_logging, lambda **_: None), connected(signals.task_received, busy.received):
+            worker = _worker(app, slots)
             ready = threading.Event()
             thread = threading.Thread(target=worker.start, name="consumer", daemon=True)
             try:
-                with _connected(signals.worker_ready, lambda **_: ready.set()):
+                with connected(signals.worker_ready, lambda **_: ready.set()):
                     thread.start()
                     assert ready.wait(PATIENCE)
                 yield busy
@@ -124,10 +123,23 @@ def serving(folder: Path, slots: int = SLOTS) -> Iterator[BusyWorker]:
                 for gate in busy.gates.values():
                     gate.set()
                 state.should_stop = 0
+                worker.hub.call_soon(lambda: None)
                 thread.join(PATIENCE)
                 state.should_stop = None
                 reset_worker_optimizations(app)
         assert not thread.is_alive()
+
+
+def _worker(app: Celery, slots: int) -> Any:
+    with warnings.catch_warnings():
+        # Containers run tests as root.
+        warnings.simplefilter("ignore", SecurityWarning)
+        worker = app.Worker(
+            pool="threads", concurrency=slots, without_gossip=True, without_mingle=True, loglevel=None, quiet=True
+        )
+    # Celery announces that a later release will cancel jobs whose connection was lost.
+    warnings.simplefilter("ignore", CPendingDeprecationWarning)
+    return worker
 
 
 def _app(busy: BusyWorker) -> Celery:
@@ -146,7 +158,8 @@ def _app(busy: BusyWorker) -> Celery:
 
 
 @contextmanager
-def _connected(signal: Any, receiver: Callable[..., None]) -> Iterator[None]:
+def connected(signal: Any, receiver: Callable[..., None]) -> Iterator[None]:
+    """One of Celery's signals reaches `receiver` until the block ends."""
     signal.connect(receiver, weak=False)
     try:
         yield

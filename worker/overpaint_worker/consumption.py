@@ -80,6 +80,7 @@ class Consumption:
         app.conf.worker_enable_prefetch_count_reduction = False
         signals.task_received.connect(self._received)
         signals.task_postrun.connect(self._ended)
+        signals.task_internal_error.connect(self._ended)
 
     @property
     def in_hand(self) -> Mapping[Priority, int]:

@@ -34,15 +34,16 @@ def build_keeper(settings: KeeperSettings) -> Keeper:
     dead = DeadLetters(store, settings.ledger_root)
     finish = Finish(ledger, dead, outputs, redis)
     deliveries = Deliveries(redis, ledger, Sender.of(settings)) if settings.webhooks else None
+    rebuild = Rebuild(redis, ledger, tickets, lease=settings.lease)
     parts = Parts(
         check=lambda: require_conditional_puts(store, settings.ledger_root),
         leader=Leader(redis),
         leases=leases,
         backlog=Backlog(redis, tickets),
         endings=Endings(ledger, finish, live, leases),
-        rebuild=Rebuild(redis, ledger, tickets, lease=settings.lease),
+        rebuild=rebuild,
         chores=(RawMessages(redis, dead).tick, *((deliveries.tick,) if deliveries else ())),
         recover=(deliveries.recover,) if deliveries else (),
-        close=(deliveries.close,) if deliveries else (),
+        close=(rebuild.close, *((deliveries.close,) if deliveries else ())),
     )
     return Keeper(parts, lease=settings.lease)

@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
-from overpaint_common.errors import BrokerUnavailable, OverpaintError
+from overpaint_common.errors import OverpaintError
 from overpaint_common.leases import Lapsed, Leases
 from overpaint_worker.keeper.backlog import Backlog
 from overpaint_worker.keeper.endings import Endings
@@ -88,35 +89,53 @@ class Keeper:
         while not self._stopping.wait(EVERY):
             if not self._pulse.leads:
                 continue
-            try:
-                self._round()
-            except OverpaintError as error:
-                log.warning("keeper goes on after code=%s: %s", error.code, error)
-            except Exception:
-                log.exception("keeper goes on after an unforeseen error")
+            if self._pulse.was_interrupted():
+                self._outage = True
+                self._parts.backlog.forget_marks()
+            for duty in (
+                self._return_lapsed,
+                self._return_waiting,
+                self._end_overdue,
+                self._finish_ended,
+                self._age,
+                self._rebuild,
+                *self._parts.chores,
+            ):
+                self._do(duty)
 
-    def _round(self) -> None:
-        parts, now = self._parts, self._parts.leases.now_ms()
-        if self._pulse.was_interrupted():
-            self._outage = True
-            parts.backlog.forget_marks()
-        if self._pulse.living_had_time(now):
-            self._return_lapsed()
-            self._rebuild(now)
-        parts.backlog.return_due(now)
-        lost = parts.backlog.return_lost(now)
-        if lost:
-            log.warning("tickets lost and sent again count=%d", lost)
-        self._each(parts.backlog.overdue(now), parts.endings.expire)
-        self._each(parts.backlog.ended(), self._finish)
-        if time.monotonic() - self._aged > AGE_EVERY:
-            self._aged = time.monotonic()
-            parts.backlog.age(now)
-        for chore in parts.chores:
-            chore()
+    def _do(self, duty: Callable[[], object]) -> None:
+        """One duty; what fails is tried again in the next round, and holds no other one up."""
+        try:
+            duty()
+        except OverpaintError as error:
+            log.warning("keeper goes on after code=%s: %s", error.code, error)
+        except Exception:
+            log.exception("keeper goes on after an unforeseen error")
 
     def _return_lapsed(self) -> None:
-        self._each(self._parts.leases.lapsed(BATCH), self._return)
+        if self._pulse.living_had_time(self._now()):
+            self._each(self._parts.leases.lapsed(BATCH), self._return)
+
+    def _return_waiting(self) -> None:
+        now = self._now()
+        self._parts.backlog.return_due(now)
+        lost = self._parts.backlog.return_lost(now)
+        if lost:
+            log.warning("tickets lost and sent again count=%d", lost)
+
+    def _end_overdue(self) -> None:
+        self._each(self._parts.backlog.overdue(self._now()), self._parts.endings.expire)
+
+    def _finish_ended(self) -> None:
+        self._each(self._parts.backlog.ended(), self._finish)
+
+    def _age(self) -> None:
+        if time.monotonic() - self._aged > AGE_EVERY:
+            self._parts.backlog.age(self._now())
+            self._aged = time.monotonic()
+
+    def _now(self) -> int:
+        return self._parts.leases.now_ms()
 
     def _return(self, lapsed: Lapsed) -> None:
         parts, job_id = self._parts, lapsed.job_id
@@ -139,8 +158,11 @@ class Keeper:
         if not self._parts.endings.finish(job_id):
             self._parts.leases.forget(job_id)
 
-    def _rebuild(self, now: int) -> None:
+    def _rebuild(self) -> None:
         """Look for open jobs that Redis does not know of: after it lost data, after an outage, and every while."""
+        now = self._now()
+        if not self._pulse.living_had_time(now):
+            return
         flushed = self._parts.rebuild.flushed(now)
         due = flushed or self._outage or time.monotonic() - self._listed > LIST_EVERY
         if not due:
@@ -154,12 +176,6 @@ class Keeper:
         self._listed = time.monotonic()
 
     def _each(self, items: Iterable[object], action: Callable[..., object]) -> None:
-        """Do `action` for each item; what fails is tried again in the next round, and holds nothing else up."""
-        futures = [self._pool.submit(action, item) for item in items]
-        for future in futures:
-            try:
-                future.result()
-            except BrokerUnavailable:
-                raise
-            except OverpaintError as error:
-                log.warning("not done, tried again code=%s: %s", error.code, error)
+        """Do `action` for each item side by side; one that fails holds no other up."""
+        for future in [self._pool.submit(self._do, partial(action, item)) for item in items]:
+            future.result()

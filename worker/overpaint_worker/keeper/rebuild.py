@@ -40,6 +40,7 @@ class Rebuild:
         self._lease_ms = int(lease * 1000)
         self._missing_since: int | None = None
         self._reading = threading.Lock()
+        self._closed = threading.Event()
 
     def flushed(self, now_ms: int) -> bool:
         """Whether Redis has lost its data, and those who live have had their time to come back to it."""
@@ -77,6 +78,12 @@ class Rebuild:
             threading.Thread(target=self._read, args=(found, backlog, endings), name="rebuild", daemon=True).start()
         return len(found)
 
+    def close(self) -> None:
+        """Look no further into the jobs that were queued again."""
+        self._closed.set()
+        with self._reading:
+            pass
+
     def queue_of(self, job_id: str) -> str | None:
         """The queue of a job whose lease has lost its own; None where the ledger has no such job."""
         try:
@@ -87,6 +94,8 @@ class Rebuild:
 
     def _read(self, jobs: Sequence[str], backlog: Backlog, endings: Endings) -> None:
         def look(job_id: str) -> None:
+            if self._closed.is_set():
+                return
             try:
                 if not endings.finish(job_id):
                     deadline = self._ledger.request(job_id).job.deadline

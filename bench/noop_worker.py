@@ -12,6 +12,8 @@ from overpaint_common.result import ModelInfo, WarningNote
 from overpaint_worker import child
 from overpaint_worker.engine.calls import Call, Loader
 from overpaint_worker.engine.registry import Registry
+from overpaint_worker.keeper.build import build_keeper
+from overpaint_worker.settings import KeeperSettings
 from overpaint_worker.supervisor import Supervisor
 
 
@@ -36,4 +38,5 @@ COMMAND = (sys.executable, "-m", "bench.noop_worker")
 if __name__ == "__main__":
     if sys.argv[1:] == ["child"]:
         sys.exit(child.main(noop_loader))
-    sys.exit(Supervisor(["cpu"], grace=30, command=(*COMMAND, "child")).run())
+    keeper = build_keeper(KeeperSettings.load())
+    sys.exit(Supervisor(["cpu"], grace=30, command=(*COMMAND, "child"), keeper=keeper).run())

@@ -155,7 +155,6 @@ def test_settling_without_a_fleet_still_settles_the_seeds() -> None:
         ({"passes": [{"op": "img2img", "steps": 101}]}, "at most 100"),
         ({"prepare": {"size": 2048}}, "at most 1024"),
         ({"passes": [{"op": "match_color"}]}, "not served by this fleet"),
-        ({"deadline": "2030-01-01T00:00:00Z"}, "deadlines are not served"),
     ],
 )
 def test_what_the_fleet_does_not_serve_is_refused(changes: dict[str, Any], says: str) -> None:

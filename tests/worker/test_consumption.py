@@ -59,14 +59,15 @@ def test_bulk_and_submissions_find_a_slot_beside_a_full_load_of_interactive_jobs
     assert worker.most[INTERACTIVE] == 6
 
 
-def test_bulk_has_its_turn_while_quick_interactive_jobs_never_stop_coming(worker: BusyWorker) -> None:
-    """Given more interactive tickets than the worker can fetch, when a bulk ticket waits too, then it runs."""
-    worker.gates[INTERACTIVE].set()
-    with feeding(worker, INTERACTIVE):
-        worker.until(lambda: worker.ended[INTERACTIVE] > 20)
-        worker.send(BULK)
-        worker.until(lambda: worker.running[BULK] == 1)
-        assert worker.waiting(INTERACTIVE) > 0
+def test_bulk_has_its_turn_on_a_single_slot(tmp_path: Path) -> None:
+    """Given one slot and interactive tickets without end, when a bulk ticket waits too, then it runs."""
+    with serving(tmp_path, slots=1) as worker:
+        worker.gates[INTERACTIVE].set()
+        with feeding(worker, INTERACTIVE):
+            worker.until(lambda: worker.ended[INTERACTIVE] > 20)
+            worker.send(BULK)
+            worker.until(lambda: worker.running[BULK] == 1)
+            assert worker.waiting(INTERACTIVE) > 0
 
 
 @contextmanager
@@ -90,18 +91,18 @@ def feeding(worker: BusyWorker, queue: str) -> Iterator[None]:
 
 
 def test_a_restart_of_redis_changes_no_share(worker: BusyWorker) -> None:
-    """Given bulk jobs at their share, when Redis is killed and comes back, then they count on and others are served."""
+    """Given bulk jobs at their share, when Redis is killed and comes back, then they count on and all are served."""
     worker.send(BULK, 20)
-    worker.until(lambda: worker.running[BULK] == 6)
+    worker.until_running(6)
     worker.redis.kill()
     worker.redis.start()
     worker.send(INTERACTIVE)
-    worker.until(lambda: worker.running[INTERACTIVE] == 1)
-    assert worker.consumption.in_hand == {"bulk": 6, "interactive": 1}
-    for gate in worker.gates.values():
-        gate.set()
+    worker.send(STANDARD)
+    worker.until_running(SLOTS)
+    assert worker.consumption.in_hand == {"bulk": 6, "interactive": 1, "standard": 1}
+    worker.gates[BULK].set()
     worker.until(lambda: worker.ended[BULK] >= 20)
-    worker.until_held()
+    worker.until_held(interactive=1, standard=1)
     assert worker.most[BULK] == 6
 
 

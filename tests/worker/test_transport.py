@@ -18,7 +18,8 @@ from redis import Redis
 
 from overpaint_common import failpoints, wire
 from overpaint_common.errors import InternalError, InvalidMessage
-from overpaint_common.tickets import declaration
+from overpaint_common.live import connect
+from overpaint_common.tickets import Tickets, declaration
 from overpaint_producer.local.child import Child
 from overpaint_producer.local.redis import EmbeddedRedis
 from overpaint_worker import transport
@@ -156,6 +157,20 @@ def test_a_right_message_keeps_what_celery_needs_and_nothing_else() -> None:
             "priority": 0,
         },
     }
+
+
+def test_what_others_send_is_taken(redis: EmbeddedRedis, client: Redis) -> None:
+    """Given messages of a plain Celery client and of our own producers, when they are checked, then they pass."""
+    with Celery("elsewhere", broker=redis.url, set_as_current=False) as app:
+        app.send_task(wire.SUBMIT_TASK, args=[{"id": "job-number-1"}], queue=wire.SUBMIT_QUEUE, priority=6)
+    sent: Any = client.rpop(f"{wire.SUBMIT_QUEUE}\x06\x166")
+    checked = check_message(sent, wire.SUBMIT_QUEUE)
+    assert json.loads(checked["body"])[0] == [{"id": "job-number-1"}]
+    assert checked["properties"]["priority"] == 6
+
+    Tickets(connect(redis.url)).send_again(QUEUE, "job-number-1")
+    sent = client.rpop(QUEUE)
+    assert json.loads(check_message(sent, QUEUE)["body"])[0][0] == "job-number-1"
 
 
 def test_a_body_in_base64_is_read_also_with_broken_lines() -> None:

@@ -7,17 +7,19 @@ import json
 from collections.abc import Callable
 from typing import Annotated, Literal, Self
 
-from pydantic import AwareDatetime, Field, HttpUrl, ValidationError
+from pydantic import AfterValidator, AwareDatetime, Field, HttpUrl, ValidationError
 from pydantic_core import ErrorDetails
 
 from overpaint_common.errors import InvalidJob
 from overpaint_common.frozen import Frozen
 from overpaint_common.passes import OPERATIONS, Pass, Seed
-from overpaint_common.references import ObjectUri, PrefixUri
+from overpaint_common.references import ObjectUri, PrefixUri, Reference
 from overpaint_common.seeds import new_job_id, seed_of_job
 
 MAX_PASSES = 16
 MAX_VARIANTS = 16
+MAX_PREFIX_BYTES = 900
+"""Of an output's prefix; S3 takes keys of 1024 bytes, job ids and the names of pictures included."""
 MAX_JOB_BYTES = 256 * 1024
 """A job's JSON beyond this is refused before it is parsed."""
 
@@ -42,10 +44,17 @@ class Prepare(Frozen):
     """Side in pixels to fit to; None is the model's native size."""
 
 
+def _roomy(prefix: str) -> str:
+    size = len(Reference.parse(prefix).key.encode())
+    if size > MAX_PREFIX_BYTES:
+        raise ValueError(f"{size} bytes long; keep it to {MAX_PREFIX_BYTES}, so that the names of pictures fit behind it")
+    return prefix
+
+
 class Output(Frozen):
     """Where the pictures go and in which format."""
 
-    prefix: PrefixUri
+    prefix: Annotated[PrefixUri, AfterValidator(_roomy)]
     """Pictures are written to `<prefix><job id>/<variant>-<attempt>.<format>`."""
     format: PictureFormat = "png"
     quality: Annotated[int, Field(ge=1, le=100)] = 90
@@ -78,7 +87,12 @@ class Job(Frozen):
     @classmethod
     def parse(cls, body: bytes | str) -> Self:
         """Read a job from JSON; raises InvalidJob naming every field that is wrong."""
-        _check_size(len(body.encode() if isinstance(body, str) else body))
+        if isinstance(body, str):
+            try:
+                body = body.encode()
+            except UnicodeEncodeError as error:
+                raise InvalidJob(f"the job holds half a character at position {error.start}; remove it") from None
+        _check_size(len(body))
         try:
             return cls.model_validate_json(body)
         except ValidationError as error:

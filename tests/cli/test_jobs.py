@@ -74,7 +74,7 @@ def test_status_of_a_running_job_says_that_its_worker_is_gone(place: Place, prod
     job_id = place.submit()
     producer.live.report({job_id: [Progress(state="running", phase="denoise", step=12, steps=25, worker="gpu-1")]})
     place.announce(alive=True, worker="gpu-2")
-    assert place.run("status", job_id).stdout.strip().endswith("worker gpu-1 is gone; submit the job again")
+    assert place.run("status", job_id).stdout.strip().endswith("worker gpu-1 is silent; another one takes over")
 
 
 @pytest.mark.parametrize("step", [0, 12])

@@ -124,13 +124,18 @@ class Stage(Stack):
 
     @contextmanager
     def crews(self, count: int = 1, command: Sequence[str] = WORKER, **environment: str) -> Iterator[list[Crew]]:
-        """That many workers, started side by side, all announced; ended afterwards."""
+        """That many workers, started side by side, all announced; ended afterwards.
+
+        A keeper lists all open jobs when it first leads. That is over, so that it cannot make up for what fails next.
+        """
         with ExitStack() as stack:
             crews = [self.start_crew(command, **environment) for _ in range(count)]
             for crew in crews:
                 stack.callback(crew.end)
             for crew in crews:
                 self.wait_for(crew)
+            if environment.get("OVERPAINT_KEEPER") != "false":
+                eventually(lambda: bool(self.direct.exists(wire.EPOCH_KEY)), "the keeper's first listing")
             yield crews
 
     def start_crew(self, command: Sequence[str] = WORKER, **environment: str) -> Crew:
@@ -219,10 +224,13 @@ class Stage(Stack):
         redis: Any = self.direct
         return set(redis.zrange(wire.LEASES_KEY, 0, -1))
 
-    def holders(self) -> set[str]:
-        """Names of the workers that hold leases."""
+    def worker_of(self, job_id: str) -> str:
+        """Name of the worker that last reported on a job; empty where none did."""
         redis: Any = self.direct
-        return {redis.hget(wire.lease_key(job_id), "worker") for job_id in self.running()}
+        return redis.hget(wire.status_key(job_id), "worker") or ""
+
+    def has_record(self, job_id: str) -> bool:
+        return f"{job_id}/record.json" in self.keys("ledger", "jobs")
 
     def require_free_slots(self, slots: int, *, seconds: float = 20.0) -> None:
         """All `slots` of the workers can be filled at once, which would not be so if one had leaked."""

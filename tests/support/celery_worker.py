@@ -6,7 +6,7 @@ import threading
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,7 +36,7 @@ class BusyWorker:
     redis: EmbeddedRedis
     consumption: Consumption
     leaving: threading.Event
-    gates: Mapping[str, threading.Event]
+    gates: dict[str, threading.Event]
     changed: threading.Condition = field(default_factory=threading.Condition)
     running: Counter[str] = field(default_factory=Counter)
     most: Counter[str] = field(default_factory=Counter)
@@ -54,7 +54,8 @@ class BusyWorker:
             self.running[queue] += 1
             self.most[queue] = max(self.most[queue], self.running[queue])
             self.changed.notify_all()
-        self.gates[queue].wait(60)
+            gate = self.gates[queue]
+        gate.wait(60)
         with self.changed:
             self.running[queue] -= 1
             self.ended[queue] += 1
@@ -75,6 +76,12 @@ class BusyWorker:
             assert isinstance(length, int)
             return length
 
+    def end_jobs(self, queue: str) -> None:
+        """Those at work; jobs that begin afterwards last again."""
+        with self.changed:
+            self.gates[queue].set()
+            self.gates[queue] = threading.Event()
+
     def nothing_begins(self, seconds: float) -> bool:
         with self.changed:
             before = len(self.begun)
@@ -86,6 +93,10 @@ class BusyWorker:
 
     def until_running(self, jobs: int) -> None:
         self.until(lambda: self.running.total() == jobs)
+
+    def until_begun(self, jobs: int) -> None:
+        """Jobs so far, those that have ended included."""
+        self.until(lambda: len(self.begun) == jobs)
 
     def until_it_waits(self) -> None:
         """Until Redis holds the worker's BRPOP, which it then does for up to a second."""

@@ -48,6 +48,17 @@ def test_others_find_a_slot_beside_a_full_load_of_bulk(worker: BusyWorker) -> No
     assert worker.most_held == SLOTS
 
 
+def test_a_slot_that_a_bulk_job_leaves_is_filled_at_once(worker: BusyWorker) -> None:
+    """Given bulk at its share and a long queue, when its jobs end, then others follow within a fraction of a second."""
+    worker.send(BULK, 40)
+    worker.until_running(6)
+    began = time.monotonic()
+    for rounds in range(2, 6):
+        worker.end_jobs(BULK)
+        worker.until_begun(6 * rounds)
+    assert time.monotonic() - began < 2
+
+
 def test_bulk_and_submissions_find_a_slot_beside_a_full_load_of_interactive_jobs(worker: BusyWorker) -> None:
     """Given interactive jobs at their share, when a submission and a bulk ticket come, then both run beside them."""
     worker.send(INTERACTIVE, 50)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from overpaint_common import wire
 from overpaint_common.live import Live, Progress, connect
 from overpaint_producer.local.redis import EmbeddedRedis
 from overpaint_worker.reporter import Reporter
@@ -38,11 +40,14 @@ def moment(step: int) -> Progress:
     return Progress(state="running", phase="denoise", step=step, steps=100)
 
 
-def test_a_cancelled_job_is_learned_of_and_no_other(live: Live, reporter: Reporter) -> None:
+def test_a_cancelled_job_is_learned_of_and_no_other(redis: EmbeddedRedis, reporter: Reporter) -> None:
     """Given two jobs in hand, when one is cancelled and tells its progress, then its event alone is set."""
-    cancelled, other = reporter.watch("job-1234"), reporter.watch("job-5678")
+    cancelled, other = threading.Event(), threading.Event()
+    reporter.watch("job-1234", cancelled)
+    reporter.watch("job-5678", other)
 
-    live.ask_to_cancel("job-1234")
+    with connect(redis.url) as client:
+        client.hset(wire.status_key("job-1234"), "cancel", 1)
     reporter.post("job-5678", moment(1))
     reporter.post("job-1234", moment(1))
 

@@ -76,7 +76,7 @@ class Consumption:
             **app.conf.broker_transport_options,
             "queue_order_strategy": lambda: _Cycle(self),
         }
-        # After a lost connection Celery would serve fewer jobs until the old ones end; here they count anyway.
+        # Else Celery fetches less for a while after a lost connection, for the jobs in hand. They are counted here.
         app.conf.worker_enable_prefetch_count_reduction = False
         signals.task_received.connect(self._received)
         signals.task_postrun.connect(self._ended)
@@ -179,8 +179,9 @@ class Consumption:
 
     def _set_timeout(self, *, all_open: bool) -> None:
         """A BRPOP cannot be called back, so one that leaves out queues is short."""
-        if self._consumer is not None and self._consumer.task_consumer is not None:
-            channel = self._consumer.task_consumer.channel
+        channel = getattr(getattr(self._consumer, "task_consumer", None), "channel", None)
+        # None of them is there before the first ticket, and the last one not between two connections.
+        if channel is not None and channel.connection is not None:
             channel.brpop_timeout = channel.connection.brpop_timeout if all_open else LOOK_AGAIN
 
 

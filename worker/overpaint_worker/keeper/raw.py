@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from datetime import UTC, datetime
 from typing import Any
 
 from redis import Redis
@@ -39,7 +40,6 @@ class RawMessages:
         try:
             message = RawMessage.parse(entry)
         except InvalidMessage as error:
-            log.warning("entry dropped, no worker wrote it: %s", error)
-            return
-        letter = DeadMessage.model_validate(message.model_dump(mode="json"))
-        self._dead.put("raw", message.name, letter)
+            log.warning("entry that no worker wrote: %s", error)
+            message = RawMessage(queue="", reason=str(error), received_at=datetime.now(UTC), data=entry.encode())
+        self._dead.put("raw", message.name, DeadMessage.model_validate(message.model_dump(mode="json")))

@@ -120,6 +120,11 @@ class Live:
             texts = self._redis.mget([wire.worker_key(name) for name in names]) if names else []
         return [WorkerCard.model_validate_json(text, extra="ignore") for text in texts if text]
 
+    def kept(self) -> bool:
+        """Whether a keeper leads."""
+        with broker_errors():
+            return bool(self._redis.exists(wire.KEEPER_KEY))
+
     def announce(self, worker: WorkerCard, cards: list[ModelCard]) -> None:
         """Say that a worker is alive and what it serves; to be repeated well within WORKER_TTL."""
         with broker_errors():

@@ -14,6 +14,7 @@ from overpaint_common.references import Reference
 from overpaint_common.storage import LocalStore, ObjectInfo
 from overpaint_producer.cli.checks import check_ledger
 from overpaint_producer.local.redis import EmbeddedRedis
+from overpaint_worker.keeper.leader import Leader
 from tests.cli.conftest import Place
 
 
@@ -26,6 +27,9 @@ def findings(place: Place, expected: int, **variables: str) -> dict[str, dict[st
 
 def test_all_is_well(place: Place) -> None:
     place.announce(alive=True)
+    assert findings(place, 0)["keeper"]["state"] == "warn"
+    with connect(place.redis.url) as redis:
+        assert Leader(redis).lead()
     found = findings(place, 0)
     assert {check: finding["state"] for check, finding in found.items()} == {
         "versions": "ok",
@@ -36,6 +40,7 @@ def test_all_is_well(place: Place) -> None:
         "storage": "ok",
         "conditional put": "ok",
         "worker": "ok",
+        "keeper": "ok",
         "model": "ok",
     }
     assert found["worker"]["message"] == "played: mini on cpu, 8 slots"

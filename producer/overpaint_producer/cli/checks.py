@@ -123,7 +123,7 @@ def check_fleet(url: str, ledger: str) -> Iterator[Finding]:
     """Which workers are alive, which models they serve, whether they agree, and whether each model has a worker."""
     live = Live(connect(url))
     try:
-        models, workers = live.models(), live.workers()
+        models, workers, kept = live.models(), live.workers(), live.kept()
     except BrokerUnavailable:
         yield Finding(check="fleet", state="fail", message="unknown while Redis does not answer")
         return
@@ -135,6 +135,7 @@ def check_fleet(url: str, ledger: str) -> Iterator[Finding]:
     if not workers:
         remedy = "start one: overpaint worker (jobs submitted meanwhile wait for it)"
         yield Finding(check="worker", state="warn", message="none is alive", remedy=remedy)
+    yield _keeper(kept)
     served = {name for worker in workers for name in worker.models}
     for name, card in sorted(models.items()):
         problem = remedy = ""
@@ -142,6 +143,13 @@ def check_fleet(url: str, ledger: str) -> Iterator[Finding]:
             problem, remedy = "; no living worker serves it", "start a worker with it, or jobs for it will wait"
         message = f"{name}: {', '.join(card.operations)}, {card.family}, {card.native_size} pixels{problem}"
         yield Finding(check="model", state="warn" if problem else "ok", message=message, remedy=remedy)
+
+
+def _keeper(kept: bool) -> Finding:
+    if kept:
+        return Finding(check="keeper", state="ok", message="one leads")
+    remedy = "start a worker, or `overpaint keeper` alone: nobody returns the jobs of dead workers, retries and deadlines"
+    return Finding(check="keeper", state="warn", message="none leads", remedy=remedy)
 
 
 def _worker(worker: WorkerCard, ledger: str) -> Finding:

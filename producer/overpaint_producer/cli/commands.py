@@ -21,6 +21,7 @@ SECTIONS: dict[str, tuple[Command, ...]] = {
         Command("demo", f"{_HERE}.demo:demo", "Repaint one picture at several strengths; needs no set-up."),
         Command("up", f"{_HERE}.up:up", "Run Redis, a store and one worker here, to develop against."),
         Command("worker", None, "Serve jobs on this machine's devices."),
+        Command("keeper", None, "Look after jobs that no worker has in hand."),
         Command("doctor", f"{_HERE}.doctor:doctor", "Check Redis, storage and the workers, and say what to fix."),
     ),
 }
@@ -44,10 +45,11 @@ def main() -> None:
     \b
     Exit codes:
       0  done
-      1  the job failed or was cancelled; for cancel: it had ended already
+      1  the job failed, expired or was cancelled; for cancel: it had ended already
       2  the command line, the settings or the job are wrong; nothing was accepted
       3  Redis, the storage or the operating system did not do their part
       4  not finished: asked for a result too early, or wait reached its --timeout
-     78  worker: settings, registry or model are wrong; starting it again will not help
+     70  keeper: the storage did not answer; starting it again will help
+     78  worker, keeper: settings, registry, model or store are wrong; starting it again will not help
     130  Ctrl-C
     """

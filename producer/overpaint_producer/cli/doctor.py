@@ -17,8 +17,8 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 def doctor(as_json: bool) -> None:
     """Check settings, Redis, storage and the workers; each finding says what to do about it.
 
-    Writes, reads and deletes one small object below the ledger. Exits 3 if anything fails; warnings are no failure.
-    With --json every finding is one line.
+    Writes, reads and deletes two small objects below the ledger, under doctor/ and probe/. Exits 3 if anything fails;
+    warnings are no failure. With --json every finding is one line.
 
     \b
     Examples:

@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long check lint types imports audit licences format schema bench clean
+.PHONY: help demo test test-long faults faults-long check lint types imports audit licences format schema bench clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -15,7 +15,13 @@ demo: $(VENV)/.runtime ## Repaint a picture at several strengths with everything
 	$(BIN)/overpaint demo
 
 test: $(VENV)/.dev ## Run the tests (under 8 minutes)
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long and not gpu"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long and not gpu and not faults"
+
+faults: $(VENV)/.dev ## Break things and see that no job is lost (under 5 minutes)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "faults and not long" tests/faults
+
+faults-long: $(VENV)/.dev ## The same at random for half an hour, with a report in faults-report/
+	$(BIN)/python -m tests.faults --minutes 30 --report faults-report
 
 test-long: $(VENV)/.dev ## Run all the tests, the long ones too
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not gpu"
@@ -50,7 +56,7 @@ bench: $(VENV)/.dev ## Measure the system's own costs
 	$(BIN)/python -m bench.memory
 
 clean: ## Remove what the commands above made
-	rm -rf $(VENV) overpaint-demo overpaint-local .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) overpaint-demo overpaint-local faults-report .mypy_cache .ruff_cache .pytest_cache
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -42,9 +42,9 @@ class Acceptance:
     def accept(self, job: Job) -> Accepted:
         """Settle, store and queue one job.
 
-        Raises InvalidJob, ForbiddenReference or ForbiddenWebhook for what the fleet would refuse, IdempotencyConflict, SettingsError
-        where the workers keep another ledger, and StorageUnavailable while the ledger cannot be written: then nothing
-        was promised and submitting again is safe.
+        Raises InvalidJob, ForbiddenReference or ForbiddenWebhook for what the fleet would refuse, IdempotencyConflict,
+        SettingsError where the workers keep another ledger, and StorageUnavailable while the ledger cannot be written:
+        then nothing was promised and submitting again is safe.
         """
         job.check_size()
         digest, not_queued = job.digest(), None

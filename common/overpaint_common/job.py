@@ -47,7 +47,7 @@ class Prepare(Frozen):
 def _roomy(prefix: str) -> str:
     size = len(Reference.parse(prefix).key.encode())
     if size > MAX_PREFIX_BYTES:
-        raise ValueError(f"{size} bytes long; keep it to {MAX_PREFIX_BYTES}, so that the names of pictures fit behind it")
+        raise ValueError(f"{size} bytes long; keep it to {MAX_PREFIX_BYTES}, so that the pictures' names fit behind it")
     return prefix
 
 

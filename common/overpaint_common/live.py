@@ -39,7 +39,7 @@ class Progress(Frozen):
     state: JobState
     """accepted: in the ledger, but Redis knows nothing of it; queued: a ticket waits for a worker."""
     phase: str = ""
-    """While running: fetch, wait (for the device), load, denoise, encode, upload."""
+    """While running: fetch, prepare, wait (for the device), load, denoise, encode, upload."""
     step: int = 0
     """Denoising steps done over all passes and variants."""
     steps: int = 0

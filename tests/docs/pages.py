@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -40,6 +41,19 @@ class Page:
         """What a link may name after `#`, spelled as common renderers do."""
         headings = re.findall(r"^#+ (.+)$", _FENCE.sub("", self.text), re.MULTILINE)
         return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+    def section(self, title: str) -> Page:
+        """What stands under one heading, up to the next of its level or above."""
+        lines = iter(self.text.splitlines(keepends=True))
+        heading = next(line for line in lines if line.lstrip("#").strip() == title)
+        level = len(heading) - len(heading.lstrip("#"))
+        body = takewhile(lambda line: not 0 < len(line) - len(line.lstrip("#")) <= level, lines)
+        return Page(self.path, "".join(body))
+
+    @property
+    def prose(self) -> str:
+        """The text with its line breaks made spaces, so that a sentence is found however it is broken."""
+        return " ".join(self.text.split())
 
     def rows(self, first_column: str) -> list[list[str]]:
         """The rows of every table whose first column is headed so, cells without their backticks."""

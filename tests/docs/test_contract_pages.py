@@ -1,9 +1,16 @@
-"""The pages that list the contract say what the code says: settings, registry, errors, protocol, keys, figures."""
+"""The pages that list the contract say what the code says: settings, registry, errors, protocol, keys."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
+import inspect
 import json
 import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from types import ModuleType
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
@@ -11,29 +18,33 @@ from click.testing import CliRunner
 from jsonschema import Draft202012Validator
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
+from standardwebhooks import Webhook
 
-from overpaint_common import errors, wire
+from overpaint_common import dead, errors, wire
 from overpaint_common.errors import OverpaintError
 from overpaint_common.job import Job, Output
 from overpaint_common.keys import LedgerKeys, picture, result_copy
-from overpaint_common.live import FINAL_STATES, STATUS_TTL, WORKER_TTL, Progress
+from overpaint_common.live import FINAL_STATES, JobState, Progress
 from overpaint_common.passes import Img2Img, Pass
 from overpaint_common.references import Reference
 from overpaint_common.result import Result
 from overpaint_common.schema import schemas
+from overpaint_common.settings import AccessSettings, Settings
+from overpaint_common.signing import verify
+from overpaint_common.webhooks import MAKE_SECRET, WebhookEvent, verify_webhook
 from overpaint_producer.cli import main
 from overpaint_worker.cli import worker as worker_command
-from overpaint_worker.engine.engine import PhaseLimits
 from overpaint_worker.engine.registry import ModelSpec
+from overpaint_worker.messages import MAX_MESSAGE_BYTES
 from overpaint_worker.operations import SERVED
-from overpaint_worker.retry import OUTAGE_ATTEMPTS, PAUSE
-from overpaint_worker.settings import WorkerSettings
-from overpaint_worker.supervisor import FIRST_BACKOFF, LAST_BACKOFF
+from overpaint_worker.retry import BLOCKED, OUTAGE_ATTEMPTS, RULES, Backoff, Rule
+from overpaint_worker.settings import KeeperSettings, WorkerSettings
+from overpaint_worker.submissions import named_job, signed_job
 from tests.docs.pages import DOCS, README, ROOT, page
 
 SETTINGS, ERRORS, PROTOCOL = page(DOCS / "settings.md"), page(DOCS / "errors.md"), page(DOCS / "protocol.md")
 ARCHITECTURE = page(DOCS / "architecture.md")
-EXAMPLES = [json.loads(block) for block in PROTOCOL.blocks("json")]
+JOB, MORE, MESSAGE, SIGNED, RECORD, EVENT = (json.loads(block) for block in PROTOCOL.blocks("json"))
 
 _READ_DIRECTLY = re.compile(r'environ\.get\("(OVERPAINT_\w+)"(?:, "(\w*)")?\)')
 
@@ -85,6 +96,31 @@ def test_settings_lists_every_variable_with_its_default() -> None:
 
 
 @pytest.mark.parametrize(
+    ("heading", "kind", "parent"),
+    [
+        ("Everybody", Settings, None),
+        ("What jobs may touch", AccessSettings, Settings),
+        ("Workers and keepers", KeeperSettings, AccessSettings),
+        ("Workers", WorkerSettings, KeeperSettings),
+    ],
+)
+def test_each_setting_stands_under_those_who_read_it(
+    heading: str, kind: type[Settings], parent: type[Settings] | None
+) -> None:
+    """Given the classes of settings, when a section is read, then it has just the fields that its class adds."""
+    added = set(kind.model_fields) - set(parent.model_fields if parent else ())
+    expected = {f"OVERPAINT_{name.upper()}" for name in added}
+    if kind is WorkerSettings:
+        expected |= {str(option.envvar) for option in worker_command.params if option.envvar}
+    assert {row[0] for row in SETTINGS.section(heading).rows("variable")} == expected
+
+
+def test_the_settings_page_makes_a_secret_as_the_messages_do() -> None:
+    """Given the command that errors name for making a secret, when the page is read, then it is the same."""
+    assert MAKE_SECRET in SETTINGS.spans
+
+
+@pytest.mark.parametrize(
     ("column", "prefix", "fields"),
     [("variable", "OVERPAINT_", WorkerSettings.model_fields), ("key", "", ModelSpec.model_fields)],
     ids=["settings", "registry"],
@@ -103,14 +139,54 @@ def test_the_registry_table_lists_every_key_with_its_default() -> None:
     }
 
 
+def error_tree() -> list[type[OverpaintError]]:
+    return [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, OverpaintError)]
+
+
 def test_errors_lists_every_code_with_its_class_and_whether_to_retry() -> None:
     """Given the error tree, when the tables are read, then codes, classes and answers agree, and each has a remedy."""
-    tree = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, OverpaintError)]
     rows = [row for row in ERRORS.rows("code") if len(row) == 5]
     assert sorted((code, name, retry) for code, name, _, retry, _ in rows) == sorted(
-        (kind.code, kind.__name__, "yes" if kind.retryable else "no") for kind in tree
+        (kind.code, kind.__name__, "yes" if kind.retryable else "no") for kind in error_tree()
     )
     assert all(meaning and remedy for _, _, meaning, _, remedy in rows)
+
+
+def paused(backoff: Backoff) -> list[str]:
+    """A back-off as the table writes it."""
+    if backoff.longest == 0:
+        return ["none", "", ""]
+    return [f"{backoff.first:g} s", f"\u00d7 {backoff.factor:g}", f"{backoff.longest:g} s"]
+
+
+def test_errors_lists_how_each_is_tried_again() -> None:
+    """Given the worker's rules, when the table is read, then it has just these codes, with kind and pauses."""
+    rules: Mapping[str, Rule] = {error.code: rule for error, rule in RULES.items()}
+    section = ERRORS.section("Tried again")
+    codes = {error.code for error in error_tree()}
+    rows = {row[0]: row[1:] for row in section.rows("error")}
+    assert {name for name in rows if name in codes} == rules.keys()
+    for code, rule in rules.items():
+        kind = {"try": "try", "outage": "outage", "crash": "crash; outage for jobs that it had not begun to paint"}
+        assert rows[code] == [kind[rule.kind], *paused(rule.backoff)], code
+    assert rows["a worker's death"][1:] == paused(Backoff(0, 1, 0))
+    (blocked,) = [cells for name, cells in rows.items() if name.startswith("the ledger refuses")]
+    assert blocked == [f"{BLOCKED.kind}, but never given up", *paused(BLOCKED.backoff)]
+    assert f"{OUTAGE_ATTEMPTS} of them are forgiven" in section.prose
+
+
+def test_the_architecture_page_says_when_a_death_is_no_crash() -> None:
+    """Given the phases that the scripts count as waiting, when the page is read, then it names just these."""
+    script = (ROOT / "common" / "overpaint_common" / "lua" / "prelude.lua").read_text()
+    *first, last = (f"`{phase}`" for phase in re.findall(r"phase == '(\w+)'", script))
+    assert f"in {', '.join(first)} or {last} it only waited" in ARCHITECTURE.prose
+
+
+def test_errors_lists_every_kind_of_dead_letter() -> None:
+    """Given the kinds of dead letters, when the table is read, then each has a row that is filled."""
+    rows = ERRORS.section("Dead letters").rows("kind")
+    assert tuple(row[0] for row in rows) == dead.KINDS
+    assert all(all(row) and len(row) == 4 for row in rows)
 
 
 def test_errors_and_help_list_the_same_exit_codes() -> None:
@@ -119,22 +195,60 @@ def test_errors_and_help_list_the_same_exit_codes() -> None:
     assert [row[0] for row in ERRORS.rows("code") if len(row) == 2] == told
 
 
+def valid(document: Any, name: str) -> None:
+    """Held against the committed schema, which must be today's."""
+    committed = json.loads((ROOT / "common" / "overpaint_common" / "schemas" / name).read_text())
+    assert committed == schemas()[name]
+    Draft202012Validator(committed, format_checker=Draft202012Validator.FORMAT_CHECKER).validate(document)
+
+
 def test_the_jobs_and_records_of_the_protocol_page_fit_the_schemas() -> None:
     """Given the page's JSON, when it is held against the committed schemas and the models, then it is valid."""
-    job, message, record = EXAMPLES
-    folder = ROOT / "common" / "overpaint_common" / "schemas"
-    for document, name in (
-        (job, "job.schema.json"),
-        (record, "result.schema.json"),
-        (record["job"], "job.schema.json"),
-    ):
-        committed = json.loads((folder / name).read_text())
-        assert committed == schemas()[name]
-        Draft202012Validator(committed, format_checker=Draft202012Validator.FORMAT_CHECKER).validate(document)
-    assert Job.parse(json.dumps(job)).id == Result.model_validate(record).job_id == job["id"]
-    assert json.loads(message["body"]) == [[job], {}, {}]
-    assert message["headers"]["task"] == wire.SUBMIT_TASK
-    assert message["properties"]["delivery_info"]["routing_key"] == wire.SUBMIT_QUEUE
+    for job in (JOB, {**JOB, **MORE}, RECORD["job"]):
+        valid(job, "job.schema.json")
+    valid(RECORD, "result.schema.json")
+    valid(EVENT, "webhook.schema.json")
+    full = Job.parse(json.dumps({**JOB, **MORE}))
+    assert full.deadline == datetime(2026, 3, 1, 9, 5, tzinfo=UTC)
+    assert all(f"`{name}`" in PROTOCOL.text for name in ("deadline", "webhook"))
+    assert Job.parse(json.dumps(JOB)).id == Result.model_validate(RECORD).job_id == JOB["id"]
+
+
+def test_the_message_of_the_protocol_page_is_what_workers_take() -> None:
+    """Given the page's message, when it is taken apart, then its parts are those of the code."""
+    assert json.loads(MESSAGE["body"]) == [[JOB], {}, {}]
+    assert MESSAGE["headers"]["task"] == wire.SUBMIT_TASK
+    assert MESSAGE["properties"]["delivery_info"]["routing_key"] == wire.SUBMIT_QUEUE
+    assert named_job([JOB], "message-id") == Job.parse(json.dumps(JOB))
+    assert MAX_MESSAGE_BYTES == 1 << 20
+    assert "more than 1 MiB" in PROTOCOL.prose
+
+
+def test_the_signed_job_of_the_protocol_page_is_signed() -> None:
+    """Given the page's signed job and secret, when the signature is computed as the page says, then workers take it."""
+    text, signature = SIGNED
+    (secret,) = re.findall(r"for the job above and the secret `([^`]+)`", PROTOCOL.prose)
+    assert json.loads(text) == JOB
+    assert signature == hmac.new(secret.encode(), text.encode(), hashlib.sha256).hexdigest()
+    assert signed_job(SIGNED, secret) == Job.parse(text)
+    assert not verify(text, signature, "another secret")
+
+
+def test_the_webhook_of_the_protocol_page_is_that_of_its_record_and_signed() -> None:
+    """Given the page's record, when its webhook is made, then body and headers are those on the page, and genuine."""
+    body = PROTOCOL.blocks("json")[-1].rstrip("\n")
+    record = Result.model_validate(RECORD)
+    assert body.encode() == WebhookEvent.of(record, str(result_copy(record.job))).body()
+    (block,) = PROTOCOL.blocks("http")
+    headers = dict(line.split(": ", 1) for line in block.splitlines())
+    (secret,) = re.findall(r"`(whsec_[^`]{30,})`", PROTOCOL.prose)
+    sent = datetime.fromtimestamp(int(headers["webhook-timestamp"]), UTC)
+    assert headers["webhook-id"] == EVENT["id"]
+    assert headers["webhook-signature"] == Webhook(secret).sign(EVENT["id"], sent, body)
+    content = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.{body}".encode()
+    key = base64.b64decode(secret.removeprefix("whsec_"))
+    assert headers["webhook-signature"] == f"v1,{base64.b64encode(hmac.digest(key, content, 'sha256')).decode()}"
+    assert verify_webhook(headers, body, secret, tolerance=float("inf")).job_id == JOB["id"]
 
 
 def test_the_protocol_page_lists_every_state_and_status() -> None:
@@ -142,7 +256,15 @@ def test_the_protocol_page_lists_every_state_and_status() -> None:
     assert {row[0] for row in PROTOCOL.rows("status")} == FINAL_STATES
     assert [row[0] for row in PROTOCOL.rows("field")] == list(Progress.model_fields)
     (state,) = [row[1] for row in PROTOCOL.rows("field") if row[0] == "state"]
-    assert {f"{name}" for name in re.findall(r"`(\w+)`", state)} == {"queued", "running", *FINAL_STATES}
+    assert re.findall(r"`(\w+)`", state) == list(get_args(JobState))
+
+
+NAMES_OF_THE_DEAD: Mapping[dead.Kind, str] = {
+    "jobs": "<id>",
+    "submissions": "<message id>",
+    "raw": "<digest>",
+    "webhooks": "<id>",
+}
 
 
 def test_the_architecture_page_names_the_keys_of_the_ledger() -> None:
@@ -159,7 +281,9 @@ def test_the_architecture_page_names_the_keys_of_the_ledger() -> None:
         keys.request(job.id),
         keys.marker("standard", job.model, job.id),
         keys.record(job.id),
-        keys.dead("submissions", "<message id>"),
+        keys.webhook(job.id),
+        *(keys.dead(kind, NAMES_OF_THE_DEAD[kind]) for kind in dead.KINDS),
+        keys.root.join("probe", "<random>"),
         picture(job, 0, "<attempt>"),
         result_copy(job),
     ]
@@ -171,35 +295,39 @@ def test_the_architecture_page_names_the_keys_of_the_ledger() -> None:
         .replace(".png", ".<format>")
         for key in written
     ]
-    assert [row[0] for row in ARCHITECTURE.rows("key")][: len(spelled)] == spelled
+    assert [row[0] for row in ARCHITECTURE.section("3. The ledger").rows("key")] == spelled
 
 
-def test_the_architecture_page_names_the_keys_of_redis() -> None:
-    """Given the names on the wire, when the page is read, then each is there."""
-    names = [wire.status_key("<id>"), wire.events_key("<id>"), wire.attempts_key("<id>"), wire.worker_key("<name>")]
-    for name in (*names, wire.MODELS_KEY, wire.FLEET_KEY, wire.SUBMIT_QUEUE, "overpaint.<model>.<priority>"):
-        assert f"`{name}`" in ARCHITECTURE.text, name
+def redis_keys(module: ModuleType) -> set[str]:
+    """Every key of Redis that the module names, with placeholders where it takes arguments."""
+    named = {value for name, value in vars(module).items() if name.endswith("_KEY")}
+    makers = [make for name, make in vars(module).items() if name.endswith("_key")]
+    placeholders = {"job_id": "<id>", "name": "<name>", "queue": "<queue>", "model": "<model>"}
+    made = {make(*(placeholders[name] for name in inspect.signature(make).parameters)) for make in makers}
+    return named | made
+
+
+def test_the_architecture_page_lists_every_key_of_redis() -> None:
+    """Given the names on the wire, when the table is read, then it has a row for each, and no other."""
+    section = ARCHITECTURE.section("4. What Redis holds")
+    keys = redis_keys(wire)
+    assert len(keys) > 15
+    rows = [row[0] for row in section.rows("key")]
+    assert len(set(rows)) == len(rows)
+    assert set(rows) == keys
+    for name in (wire.SUBMIT_QUEUE, "overpaint.<model>.<priority>"):
+        assert f"`{name}`" in section.text, name
     assert wire.queue_name("<model>", "bulk") == "overpaint.<model>.bulk"
 
 
-def test_the_figures_in_the_pages_are_those_of_the_code() -> None:
-    """Given numbers that the pages give in words, when the code's are looked at, then they are the same."""
-    transport = wire.celery_settings("redis://")["broker_transport_options"]
-    assert transport["visibility_timeout"] == 2 * 3600
-    assert "visibility timeout of two hours" in page(README).text
-    assert "visibility timeout, 2 hours" in ARCHITECTURE.text
-    assert (PAUSE, OUTAGE_ATTEMPTS) == (2, 100)
-    assert "after 2 seconds, up to 100 times" in ARCHITECTURE.text
-    assert Job.model_fields["max_attempts"].default == 3
-    assert "`max_attempts` (3)" in ARCHITECTURE.text
-    assert (PhaseLimits().step, PhaseLimits().load) == (5 * 60, 30 * 60)
-    assert "a step of more than 5 minutes, or a load of more than 30" in ARCHITECTURE.text
-    assert (FIRST_BACKOFF, LAST_BACKOFF) == (1, 30)
-    assert "after 1 to 30 seconds" in ARCHITECTURE.text
-    assert WORKER_TTL / 3 == 5
-    assert "renewed every 5 seconds" in ARCHITECTURE.text
-    assert STATUS_TTL == 24 * 3600
-    assert "kept for a day" in ARCHITECTURE.text
+def test_the_picture_of_a_jobs_life_has_the_steps_of_the_page() -> None:
+    """Given the numbered steps, when the picture's numbers are collected, then there is an arrow for each."""
+    section = ARCHITECTURE.section("1. The life of a job")
+    steps = re.findall(r"^(\d+)\. ", section.text, re.MULTILINE)
+    svg = (DOCS / "life-of-a-job.svg").read_text()
+    assert re.findall(r">(\d+)</text>", svg) == steps
+    assert svg.count("<circle") == len(steps)
+    assert f"with {('nine', 'ten', 'eleven')[len(steps) - 9]} numbered arrows" in section.prose
 
 
 def test_the_readme_says_which_operations_are_not_served() -> None:
@@ -208,4 +336,4 @@ def test_the_readme_says_which_operations_are_not_served() -> None:
     operations = [kind.model_fields["op"].default for kind in kinds]
     refused = ", ".join(f"`{name}`" for name in operations if name not in SERVED)
     first, _, last = refused.rpartition(", ")
-    assert f"So are {first} and {last}" in page(README).text
+    assert f"- {first} and {last} are refused" in page(README).text

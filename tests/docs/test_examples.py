@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
+import time
 import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -14,6 +17,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from PIL import Image, ImageChops, ImageStat
 from redis import Redis
+from standardwebhooks import Webhook
 
 from overpaint_common.schema import schemas
 from tests.docs.conftest import Newcomer
@@ -21,8 +25,12 @@ from tests.docs.pages import DOCS, README, page
 from tests.support.stack import eventually
 
 PROTOCOL = page(DOCS / "protocol.md")
-SINGLE, LOOP = page(README).blocks("python")
-JOB, MESSAGE, RECORD = (json.loads(block) for block in PROTOCOL.blocks("json"))
+SINGLE, RECEIVE, LOOP = page(README).blocks("python")
+JOB, MORE, MESSAGE, SIGNED, *_ = (json.loads(block) for block in PROTOCOL.blocks("json"))
+LONG = {"passes": [{"op": "img2img", "prompt": "a cat in snow", "strength": 1, "steps": 200}], "variants": 4}
+"""Changes of a job that make it last for many seconds."""
+UNTOUCHED = {"passes": [{"op": "img2img", "strength": 0}]}
+"""Changes of a job that leave nothing to paint."""
 
 
 def file_of(uri: str) -> Path:
@@ -47,6 +55,26 @@ def test_the_python_example_makes_a_picture(newcomer: Newcomer) -> None:
         with Image.open(newcomer.local / "in" / "house.png") as source:
             change = ImageStat.Stat(ImageChops.difference(saved.convert("RGB"), source.convert("RGB"))).mean
     assert sum(change) / 3 > 5
+
+
+def test_the_receiver_takes_what_is_signed_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Given the README's receiver, when a genuine webhook comes and a changed one, then it tells them apart."""
+    key = bytes(range(32))
+    monkeypatch.setenv("OVERPAINT_WEBHOOK_SECRET", "whsec_" + base64.b64encode(key).decode())
+    names: dict[str, Any] = {}
+    exec(RECEIVE, names)
+    body = PROTOCOL.blocks("json")[-1].rstrip("\n")
+    now = datetime.now(UTC)
+    headers = {
+        "Webhook-Id": "a-webhook",
+        "Webhook-Timestamp": str(int(now.timestamp())),
+        "Webhook-Signature": Webhook(key).sign("a-webhook", now, body),
+    }
+    assert names["receive"](headers, body.encode()) == 204
+    assert capsys.readouterr().out.split()[:2] == [JOB["id"], "succeeded"]
+    assert names["receive"](headers, body.replace("cover", "other").encode()) == 403
 
 
 def test_the_loop_can_be_run_again_without_painting_twice(newcomer: Newcomer) -> None:
@@ -121,7 +149,7 @@ def test_the_message_of_the_protocol_page_becomes_a_finished_job(newcomer: Newco
 
 def test_a_message_without_an_id_takes_that_of_the_message(newcomer: Newcomer, redis: Redis) -> None:
     """Given a job without an id, when it is pushed, then it runs under its message's id."""
-    job = localised(newcomer, passes=[{"op": "img2img", "strength": 0}])
+    job = localised(newcomer, **UNTOUCHED)
     del job["id"]
     message = send(redis, job)
     assert ledger_json(newcomer, "jobs", message, "record.json")["status"] == "succeeded"
@@ -136,14 +164,81 @@ def test_a_refused_message_is_kept_with_its_reason(newcomer: Newcomer, redis: Re
     assert letter["body"]["colour"] == "green"
 
 
+def test_a_receiver_that_nobody_allowed_is_refused(newcomer: Newcomer, redis: Redis) -> None:
+    """Given a stack that sends no webhooks, when a job with all of the page's fields comes, then the letter says so."""
+    ahead = {"deadline": (datetime.now(UTC) + timedelta(minutes=5)).isoformat()}
+    message = send(redis, localised(newcomer, **{**MORE, **ahead}, id=f"full-{uuid.uuid4().hex}"))
+    assert ledger_json(newcomer, "dead", "submissions", message)["code"] == "forbidden_webhook"
+
+
+def test_a_signed_job_without_a_secret_to_check_it_by_is_refused(newcomer: Newcomer, redis: Redis) -> None:
+    """Given a stack without a secret, when the page's signed job comes, then the letter names the setting."""
+    fresh = str(uuid.uuid4())
+    text = json.dumps(MESSAGE | {"body": json.dumps([SIGNED, {}, {}])}).replace(MESSAGE["headers"]["id"], fresh)
+    redis.lpush("overpaint.submit", text)
+    assert "OVERPAINT_SUBMIT_SECRET" in ledger_json(newcomer, "dead", "submissions", fresh)["error"]
+
+
+def test_messages_that_make_no_sense_are_kept_and_the_next_one_is_served(newcomer: Newcomer, redis: Redis) -> None:
+    """Given what the page says is not understood, when it is pushed, then it lies in the ledger, and a job runs."""
+    later = MESSAGE | {"headers": MESSAGE["headers"] | {"eta": "2036-01-01T00:00:00Z"}}
+    lacking = [{key: value for key, value in MESSAGE.items() if key != left_out} for left_out in ("body", "headers")]
+    wrong = ["no JSON at all", *map(json.dumps, [*lacking, later])]
+    for text in wrong:
+        redis.lpush("overpaint.submit", text)
+    message = send(redis, {key: value for key, value in localised(newcomer, **UNTOUCHED).items() if key != "id"})
+    assert ledger_json(newcomer, "jobs", message, "record.json")["status"] == "succeeded"
+    for text in wrong:
+        letter = ledger_json(newcomer, "dead", "raw", hashlib.sha256(text.encode()).hexdigest()[:16])
+        assert base64.b64decode(letter["data"]) == text.encode()
+        assert letter["reason"]
+
+
+def test_a_job_ends_at_its_deadline(newcomer: Newcomer, redis: Redis) -> None:
+    """Given a long job that is to be done in two seconds, when they have passed, then its record says expired."""
+    deadline = (datetime.now(UTC) + timedelta(seconds=2)).isoformat()
+    job = localised(newcomer, id=f"late-{uuid.uuid4().hex}", deadline=deadline, **LONG)
+    send(redis, job)
+    record = ledger_json(newcomer, "jobs", job["id"], "record.json")
+    assert record["status"] == "expired"
+    assert datetime.fromisoformat(record["finished_at"]) >= datetime.fromisoformat(deadline)
+
+
 def test_the_cancel_field_ends_a_running_job(newcomer: Newcomer, redis: Redis) -> None:
     """Given a long job, when the page's `cancel` field is set, then its record says cancelled."""
-    passes = [{"op": "img2img", "prompt": "a cat in snow", "strength": 1, "steps": 200}]
-    job = localised(newcomer, id=f"long-{uuid.uuid4().hex}", passes=passes, variants=4)
+    job = localised(newcomer, id=f"long-{uuid.uuid4().hex}", **LONG)
     send(redis, job)
     ledger_json(newcomer, "jobs", job["id"], "request.json")
     redis.hset(f"overpaint:status:{job['id']}", "cancel", "1")
     assert ledger_json(newcomer, "jobs", job["id"], "record.json")["status"] == "cancelled"
+
+
+def test_a_record_put_as_the_page_says_cancels_a_job(newcomer: Newcomer, redis: Redis) -> None:
+    """Given a long job, when the page's three steps are taken, then that record stays and the job is tidied up."""
+    job = localised(newcomer, id=f"long-{uuid.uuid4().hex}", **LONG)
+    send(redis, job)
+    request = ledger_json(newcomer, "jobs", job["id"], "request.json")
+    record = {
+        "job": {name: value for name, value in request["job"].items() if name != "webhook"},
+        "accepted_at": request["accepted_at"],
+        "job_id": job["id"],
+        "status": "cancelled",
+        "attempt": uuid.uuid4().hex[:12],
+        "attempts": 0,
+        "finished_at": datetime.now(UTC).isoformat(),
+    }
+    assert all(f"`{name}`" in PROTOCOL.section("4. Watch it, or end it").text for name in record)
+    Draft202012Validator(schemas()["result.schema.json"]).validate(record)
+
+    with newcomer.local.joinpath("ledger", "jobs", job["id"], "record.json").open("x") as file:
+        json.dump(record, file)
+    redis.zadd("overpaint:ended", {job["id"]: int(time.time() * 1000)})
+    redis.hset(f"overpaint:status:{job['id']}", "cancel", "1")
+
+    marker = newcomer.local.joinpath("ledger", "open", "standard", "overpaint-mini", job["id"])
+    eventually(lambda: not marker.exists(), "the job is tidied up")
+    copy = json.loads(newcomer.local.joinpath("out", job["id"], "result.json").read_text())
+    assert (copy["status"], copy["attempt"]) == ("cancelled", record["attempt"])
 
 
 def test_the_models_of_the_fleet_are_listed_as_the_page_says(redis: Redis) -> None:

@@ -89,6 +89,17 @@ class Crew(Worker):
                 child.kill()
 
 
+@dataclass(frozen=True)
+class Held:
+    """Jobs that wait at a gate while they are painted."""
+
+    handles: list[JobHandle]
+    gate: Path
+
+    def go_on(self) -> None:
+        self.gate.touch()
+
+
 @dataclass
 class Stage(Stack):
     """The stack of `tests.support.stack`, with what faults and the oracle need."""
@@ -219,10 +230,12 @@ class Stage(Stack):
         self.redis_proxy.clear()
         self.s3.clear_rules()
 
-    def running(self) -> set[str]:
-        """Jobs that somebody holds a lease of."""
+    def in_hand(self) -> set[str]:
+        """Jobs whose lease is held by a worker that lives."""
         redis: Any = self.direct
-        return set(redis.zrange(wire.LEASES_KEY, 0, -1))
+        living = {card.name for card in self.alive() if psutil.pid_exists(card.pid)}
+        jobs: list[str] = redis.zrange(wire.LEASES_KEY, 0, -1)
+        return {job_id for job_id in jobs if redis.hget(wire.lease_key(job_id), "worker") in living}
 
     def worker_of(self, job_id: str) -> str:
         """Name of the worker that last reported on a job; empty where none did."""
@@ -232,16 +245,28 @@ class Stage(Stack):
     def has_record(self, job_id: str) -> bool:
         return f"{job_id}/record.json" in self.keys("ledger", "jobs")
 
-    def require_free_slots(self, slots: int, *, seconds: float = 20.0) -> None:
-        """All `slots` of the workers can be filled at once, which would not be so if one had leaked."""
+    def ended(self, job_id: str) -> bool:
+        """Whether nothing is left to do for a job: its marker is gone."""
+        return not any(key.endswith(f"/{job_id}") for key in self.keys("ledger", "open"))
+
+    @contextmanager
+    def held(self, count: int, *, seconds: float = 20.0) -> Iterator[Held]:
+        """That many jobs in hand of the workers, which go on when told, or at the end of the block."""
         gate = self.folder / f"gate-{time.monotonic_ns()}"
         # No priority may fill a worker alone; with half of the slots' worth of each, any worker can be filled.
-        each = [self.submit_many((slots + 1) // 2, prompt=f"gate:{gate}", priority=priority) for priority in PRIORITIES]
-        ids = {handle.id for handles in each for handle in handles}
+        each = [self.submit_many((count + 1) // 2, prompt=f"gate:{gate}", priority=priority) for priority in PRIORITIES]
+        handles = [handle for some in each for handle in some]
         try:
-            eventually(lambda: len(ids & self.running()) == slots, f"{slots} jobs in hand at once", seconds)
+            # Others may be among them: while one job of ours is painted, no other is.
+            eventually(lambda: len(self.in_hand()) >= count, f"{count} jobs in hand at once", seconds)
+            yield Held(handles, gate)
         finally:
             gate.touch()
+
+    def require_free_slots(self, slots: int, *, seconds: float = 20.0) -> None:
+        """All `slots` of the workers can be filled at once, which would not be so if one had leaked."""
+        with self.held(slots, seconds=seconds):
+            pass
 
     def close(self) -> None:
         if self.producing is not None:

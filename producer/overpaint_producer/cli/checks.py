@@ -148,7 +148,7 @@ def check_fleet(url: str, ledger: str) -> Iterator[Finding]:
 def _keeper(kept: bool) -> Finding:
     if kept:
         return Finding(check="keeper", state="ok", message="one leads")
-    remedy = "start a worker, or `overpaint keeper` alone: nobody returns the jobs of dead workers, retries and deadlines"
+    remedy = "start a worker, or `overpaint keeper`: nobody returns jobs of dead workers or looks after retries and deadlines"
     return Finding(check="keeper", state="warn", message="none leads", remedy=remedy)
 
 
@@ -188,7 +188,7 @@ def _eviction(info: dict[str, Any]) -> Finding:
 
 def _persistence(info: dict[str, Any]) -> Finding:
     if not int(info.get("aof_enabled", 0)):
-        remedy = "set appendonly yes: without it a restart of Redis forgets the queue, and jobs must be submitted again"
+        remedy = "set appendonly yes: without it a restart of Redis forgets the queue, and the keeper has to rebuild it"
         return Finding(check="redis persistence", state="warn", message="append-only file off", remedy=remedy)
     if info.get("aof_last_write_status", "ok") != "ok":
         remedy = "look at Redis's log; its disk may be full"

@@ -9,6 +9,7 @@ import click
 
 from overpaint_common.errors import (
     ForbiddenReference,
+    ForbiddenWebhook,
     InvalidJob,
     JobCancelled,
     JobExpired,
@@ -64,7 +65,7 @@ def exit_code_of(error: OverpaintError) -> int:
     match error:
         case JobFailed() | JobCancelled() | JobExpired():
             return JOB
-        case InvalidJob() | ForbiddenReference() | SettingsError():
+        case InvalidJob() | ForbiddenReference() | ForbiddenWebhook() | SettingsError():
             return USAGE
         case NotFinished() | WaitTimeout():
             return NOT_FINISHED

@@ -41,7 +41,7 @@ def wait(job_id: str, timeout: float | None, as_json: bool) -> None:
     """Follow a job until it has ended, then show its record.
 
     Steps go to stderr: a bar on a terminal, lines in a pipe. With --json every moment is one line on stdout, and the
-    last line holds the whole record. Exits 1 if the job failed or was cancelled, 4 at the timeout.
+    last line holds the whole record. Exits 1 if the job failed, expired or was cancelled, 4 at the timeout.
 
     \b
     Example:
@@ -75,7 +75,7 @@ def wait(job_id: str, timeout: float | None, as_json: bool) -> None:
 def result(job_id: str, save: Path | None, as_json: bool) -> None:
     """Show the record of a finished job: where its pictures are and how they were made.
 
-    Exits 1 if the job failed or was cancelled, 4 while it is not finished.
+    Exits 1 if the job failed, expired or was cancelled, 4 while it is not finished.
 
     \b
     Examples:

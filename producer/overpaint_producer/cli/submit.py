@@ -56,7 +56,7 @@ def _labels(context: click.Context, parameter: click.Parameter, values: tuple[st
     type=click.Choice(PRIORITIES),
     default="standard",
     show_default=True,
-    help="Which waiting job is begun first; one that runs is not interrupted.",
+    help="Which job is begun first; an urgent one interrupts, for its own time, one that is not.",
 )
 @click.option("--label", "labels", multiple=True, callback=_labels, metavar="NAME=VALUE", help="Kept in the record.")
 @click.option("--key", metavar="TEXT", help="Idempotency key: sending the same job again gives the first one back.")

@@ -14,11 +14,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from kombu import Connection
 from PIL import Image
-from redis import Redis
 
-from overpaint_producer.local.redis import EmbeddedRedis
 from tests.cli.test_redis import gone, until
 
 pytest.importorskip("torch")

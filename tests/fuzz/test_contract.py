@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overpaint_common import keys
-from overpaint_common.errors import ForbiddenReference, InvalidJob, InvalidReference
+from overpaint_common.errors import ForbiddenReference, InvalidJob
 from overpaint_common.job import Job
 from overpaint_common.keys import LedgerKeys
 from overpaint_common.references import Reference

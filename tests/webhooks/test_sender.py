@@ -224,7 +224,7 @@ def test_a_host_that_does_not_exist_fails() -> None:
         (429, "-5", "failed", None),
         (500, None, "failed", None),
         (503, " 7 ", "failed", 7),
-        (503, format_datetime(datetime.now(UTC) - timedelta(hours=1)), "failed", 0),
+        (503, "Mon, 05 Jan 2026 06:00:00 GMT", "failed", 0),
     ],
 )
 def test_what_an_answer_means(status: int, header: str | None, what: str, after: float | None) -> None:

@@ -21,10 +21,10 @@ from overpaint_common.errors import (
     WorkerStopping,
 )
 from overpaint_common.live import Attempts
+from overpaint_common.patience import insist
 from overpaint_common.settings import Settings
 from overpaint_common.wire import celery_settings, queues_of
 from overpaint_worker.devices import child_environment, find_devices
-from overpaint_common.patience import insist
 from overpaint_worker.retry import OUTAGE_ATTEMPTS, Decision, decide, decide_blocked
 
 

@@ -148,7 +148,7 @@ def check_fleet(url: str, ledger: str) -> Iterator[Finding]:
 def _keeper(kept: bool) -> Finding:
     if kept:
         return Finding(check="keeper", state="ok", message="one leads")
-    remedy = "start a worker, or `overpaint keeper`: nobody returns jobs of dead workers or looks after retries and deadlines"
+    remedy = "start a worker, or `overpaint keeper`: nobody looks after dead workers, retries and deadlines"
     return Finding(check="keeper", state="warn", message="none leads", remedy=remedy)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -12,15 +11,12 @@ from pathlib import Path
 from threading import Event
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from pydantic import HttpUrl
 
 from overpaint_common.webhooks import PendingWebhook, WebhookEvent
 from overpaint_producer import verify_webhook
 from overpaint_worker.keeper.sender import Outcome, Place, Sender, is_public, judge
+from tests.support.tls import certificate
 from tests.webhooks.conftest import KEY, SECRET
 from tests.webhooks.receivers import Answer, Receiver, peer, receiver
 
@@ -270,34 +266,6 @@ def test_addresses_that_are_not_public(address: str) -> None:
 def test_addresses_that_are_public(address: str) -> None:
     """Given an address of the internet, also one mapped into IPv6 or behind NAT64, then it is public."""
     assert is_public(address)
-
-
-def certificate(folder: Path, host: str) -> tuple[Path, ssl.SSLContext]:
-    """A certificate for `host`, signed by itself: its file, and a server's context that uses it."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    file, both = folder / "certificate.pem", folder / "both.pem"
-    file.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    both.write_bytes(private + file.read_bytes())
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(both)
-    return file, context
 
 
 @pytest.mark.parametrize(

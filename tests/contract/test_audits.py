@@ -58,6 +58,7 @@ def test_a_hole_in_what_is_installed_fails_the_audit(capsys: pytest.CaptureFixtu
     assert "audit: jinja2" in told
 
 
+@pytest.mark.long
 def test_a_hole_that_is_explained_does_not_fail_the_audit(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -69,7 +69,7 @@ def deliver() -> Iterator[Deliver]:
         got.append(list(arguments))
 
     for name in (wire.RUN_TASK, wire.SUBMIT_TASK):
-        app.task(name=name)(task)
+        app.task(name=name, shared=False)(task)
     consumer = SimpleNamespace(
         hostname="test",
         connection_errors=(),

@@ -103,6 +103,7 @@ def test_a_mask_holds(scenes: list[Scene]) -> None:
     assert hits > MOST * len(scenes), f"{hits} of {len(scenes)}"
 
 
+@pytest.mark.long
 def test_edges_hold_the_object_in_its_place() -> None:
     """Given plain scenes, when each is repainted at strength 0.9, then with its edges more of the object stays.
 
@@ -136,6 +137,7 @@ def test_edges_hold_the_object_in_its_place() -> None:
     assert np.mean(held > free) > 0.75
 
 
+@pytest.mark.long
 def test_the_upscaler_adds_edges_and_keeps_to_the_small_picture(scenes: list[Scene]) -> None:
     """Given large scenes made small, when they are enlarged again, then they shrink to the same and are sharper."""
     truths = [draw(scene.attributes, 4 * SIDE).picture for scene in scenes[:6]]

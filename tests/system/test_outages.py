@@ -110,7 +110,7 @@ def test_a_full_disk_ends_in_a_record_that_says_so(idle: Stack, tiny_disk: Path)
             ballast.write(b"x" * 4096)
     output = Reference.from_path(tiny_disk / "out").as_prefix()
     with idle.producer() as producer, idle.worker(OVERPAINT_WRITE=str(output)):
-        handle = producer.submit(job(idle, output=Output(prefix=str(output))))
+        handle = producer.submit(job(idle, output=Output(prefix=str(output)), max_attempts=1))
         record = handle.wait(timeout=90)
         eventually(lambda: not idle.keys("ledger", "open"), "marker deleted")
 

@@ -58,6 +58,7 @@ def operations(tiny_run: Recipe) -> Recipe:
     return recipe
 
 
+@pytest.mark.long
 def test_the_exported_controlnet_changes_what_the_model_paints(operations: Recipe) -> None:
     controlnet = ControlNetModel.from_pretrained(operations.run / "controlnet")
     pipeline = StableDiffusionControlNetImg2ImgPipeline.from_pretrained(operations.model, controlnet=controlnet)
@@ -178,6 +179,7 @@ def losses(folder: Path) -> list[float]:
     return [float(row["loss"]) for row in LossLog(folder / "losses.csv", ()).rows()]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["controlnet", "upscaler"])
 def test_training_lowers_the_loss(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stage = stage_of(kind, tmp_path)
@@ -189,6 +191,7 @@ def test_training_lowers_the_loss(kind: str, tmp_path: Path, monkeypatch: pytest
     assert sum(values[-10:]) < 0.95 * sum(values[:10])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["controlnet", "upscaler"])
 def test_an_interrupted_run_goes_on_to_the_losses_of_an_uninterrupted_one(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -44,8 +44,8 @@ def create_app(runtime: Runtime) -> Celery:
     def submit(task: Task, *arguments: Any) -> None:
         _submit(runtime, task, arguments)
 
-    app.task(name=wire.RUN_TASK, bind=True)(run)
-    app.task(name=wire.SUBMIT_TASK, bind=True)(submit)
+    app.task(name=wire.RUN_TASK, bind=True, shared=False)(run)
+    app.task(name=wire.SUBMIT_TASK, bind=True, shared=False)(submit)
     return app
 
 

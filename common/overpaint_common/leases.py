@@ -92,20 +92,21 @@ class Leases:
         keys = [*_lease_keys(job_id), wire.queued_key(queue), wire.newest_key(queue)]
         with broker_errors():
             verdict, now, started, outages, crashes, holder = self._claim(
-                keys=keys, args=[job_id, attempt, self._worker, queue, self._lease_ms, ticket_ms, ATTEMPTS_TTL]
+                keys=keys,
+                args=[job_id, attempt, self._worker, queue, self._lease_ms, ticket_ms, ATTEMPTS_TTL, STATUS_TTL],
             )
         if verdict != "claimed":
             return Refusal(verdict, holder)
         return Claim(job_id, attempt, queue, Attempts(started, outages, crashes), now)
 
     def claim_suspect(self, model: str) -> Claim | None:
-        """Take the suspect of `model` that has waited longest; None where there is none."""
+        """Take the suspect of `model` that is due the longest; None where there is none."""
         attempt, queue = new_attempt_id(), wire.queue_name(model, "standard")
-        prefixes = [wire.lease_key(""), wire.attempts_key("")]
+        prefixes = [wire.lease_key(""), wire.attempts_key(""), wire.status_key("")]
         with broker_errors():
             found = self._suspect(
                 keys=[wire.solo_key(model), wire.LEASES_KEY],
-                args=[attempt, self._worker, queue, self._lease_ms, ATTEMPTS_TTL, *prefixes],
+                args=[attempt, self._worker, queue, self._lease_ms, ATTEMPTS_TTL, *prefixes, STATUS_TTL],
             )
         if found is None:
             return None
@@ -137,10 +138,10 @@ class Leases:
         becomes = "solo" if alone else "delay" if delay > 0 else "queue"
         self._end(claim, becomes, counted=counted, delay=delay)
 
-    def lapsed(self, limit: int) -> list[Lapsed]:
-        """Jobs whose lease has lapsed, the longest silent first."""
+    def lapsed(self, limit: int, now_ms: int) -> list[Lapsed]:
+        """Jobs whose lease had lapsed by `now_ms`, the longest silent first."""
         with broker_errors():
-            jobs = self._redis.zrange(wire.LEASES_KEY, "-inf", self.now_ms(), byscore=True, offset=0, num=limit)
+            jobs = self._redis.zrange(wire.LEASES_KEY, "-inf", now_ms, byscore=True, offset=0, num=limit)
             pipe = self._redis.pipeline(transaction=False)
             for job_id in jobs:
                 pipe.hmget(wire.lease_key(job_id), "attempt", "worker", "queue")

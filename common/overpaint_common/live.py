@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from pydantic import ValidationError
@@ -105,6 +106,12 @@ class Live:
 
     def close(self) -> None:
         self._redis.close()
+
+    def now(self) -> datetime:
+        """Redis's time, by which deadlines pass."""
+        with broker_errors():
+            seconds, microseconds = self._redis.time()
+        return datetime.fromtimestamp(seconds, UTC) + timedelta(microseconds=microseconds)
 
     def models(self) -> dict[str, ModelCard]:
         """Every model that a worker has announced, by name."""

@@ -84,7 +84,7 @@ def newest_key(queue: str) -> str:
 
 
 def solo_key(model: str) -> str:
-    """Sorted set: suspects of a model, each to be run alone, by the time in milliseconds since when they wait."""
+    """Sorted set: suspects of a model, each to be run alone, by the Redis time in milliseconds from which on."""
     return f"overpaint:solo:{model}"
 
 

@@ -154,7 +154,7 @@ class JobHandle:
             )
         )
         if record.status == "cancelled":
-            # The record is the end; a worker finds it before it commits, the keeper when it lists what is open.
+            # The record is the end: whoever takes the ticket finds it, or the keeper where Redis does not know the job.
             with suppress(BrokerUnavailable):
                 self._live.end(record)
         return record

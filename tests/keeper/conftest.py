@@ -16,7 +16,7 @@ from overpaint_common.finish import Finish
 from overpaint_common.job import Job, Output
 from overpaint_common.leases import Claim, Leases
 from overpaint_common.ledger import Ledger, Request
-from overpaint_common.live import Live, connect
+from overpaint_common.live import Live, Progress, connect
 from overpaint_common.passes import Img2Img
 from overpaint_common.references import Reference
 from overpaint_common.result import Result, ResultStatus
@@ -102,6 +102,10 @@ class Place:
         claim = self.leases.claim(job.id, queue_of(job), self.leases.now_ms())
         assert isinstance(claim, Claim)
         return claim
+
+    def paints(self, job: Job) -> None:
+        """What a worker tells once it has begun."""
+        self.live.report({job.id: [Progress(state="running", phase="denoise")]})
 
     def record(self, job: Job, status: ResultStatus = "succeeded", **fields: Any) -> Result:
         now = datetime.now(UTC)

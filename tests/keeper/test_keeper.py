@@ -37,6 +37,7 @@ def test_a_job_that_kills_every_worker_ends_as_failed_with_a_dead_letter(place: 
     job = place.accept()
     place.redis.hset(wire.attempts_key(job.id), "crashes", 2)
     place.claim(job)
+    place.paints(job)
     keeping()
     eventually(lambda: not place.open_jobs(), "given up", 6)
     record = place.ledger.record(job.id)
@@ -89,9 +90,9 @@ def test_a_flush_costs_redis_its_data_and_no_job(place: Place, keeping: Keeping)
     """
     keeping()
     eventually(lambda: bool(place.redis.exists(wire.EPOCH_KEY)), "first epoch", 8)
-    waiting, running, ended = (place.accept() for _ in range(3))
+    waiting, ended = (place.accept() for _ in range(2))
     deadline = datetime.now(UTC) + timedelta(hours=1)
-    dated = place.accept(deadline=deadline)
+    dated, running = (place.accept(deadline=deadline) for _ in range(2))
     for job in (waiting, running, ended, dated):
         place.fetch(job)
     claim = place.leases.claim(running.id, queue_of(running), 0)
@@ -112,7 +113,8 @@ def test_a_flush_costs_redis_its_data_and_no_job(place: Place, keeping: Keeping)
         eventually(lambda: ended.id not in place.open_jobs(), "finished without a worker", 5)
         queued = set(place.redis.zrange(wire.queued_key(queue_of(waiting)), 0, -1))
         assert {waiting.id, dated.id} <= queued <= {waiting.id, dated.id, ended.id}
-        eventually(lambda: place.redis.zscore(wire.DEADLINES_KEY, dated.id) is not None, "deadline remembered", 5)
+        due = {dated.id, running.id}
+        eventually(lambda: set(place.redis.zrange(wire.DEADLINES_KEY, 0, -1)) == due, "deadlines remembered", 5)
         assert place.redis.hget(wire.lease_key(running.id), "attempt") == claim.attempt
     finally:
         renewing.set()

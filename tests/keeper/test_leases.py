@@ -15,8 +15,8 @@ from tests.support.stack import eventually
 
 
 def lapsed(place: Place) -> list[Lapsed]:
-    eventually(lambda: bool(place.leases.lapsed(10)), "lease lapsed", 5)
-    return place.leases.lapsed(10)
+    eventually(lambda: bool(place.leases.lapsed(10, place.leases.now_ms())), "lease lapsed", 5)
+    return place.leases.lapsed(10, place.leases.now_ms())
 
 
 def test_one_of_two_tickets_gets_the_job(place: Place) -> None:
@@ -126,6 +126,7 @@ def test_after_two_crashes_a_job_runs_alone_and_after_three_it_is_given_up(place
     seen = []
     for _ in range(3):
         assert claim is not None
+        place.paints(job)
         (silent,) = lapsed(place)
         returned = place.leases.give_lapsed_back(silent, silent.queue)
         assert returned is not None
@@ -141,6 +142,7 @@ def test_a_lapse_that_nobody_saw_counts_when_the_job_is_claimed_again(place: Pla
     """Given a silent holder and no keeper, when another ticket is claimed, then the crash is counted all the same."""
     job = place.accept()
     place.claim(job)
+    place.paints(job)
     lapsed(place)
     again = place.leases.claim(job.id, queue_of(job), 0)
     assert isinstance(again, Claim)

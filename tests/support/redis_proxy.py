@@ -275,8 +275,7 @@ class _Connection:
             for frame in frames.feed(data):
                 self.last = Command.parse(frame, self._number)
                 fault = self._proxy.rule_for(self.last)
-                if fault and not await fault.before():
-                    await server.drain()
+                if (fault and not await fault.before()) or server.is_closing():
                     return
                 self._unanswered.append(fault)
                 server.write(frame)
@@ -289,7 +288,7 @@ class _Connection:
             for frame in frames.feed(data):
                 pushed = frame.startswith(b">")
                 fault = self._unanswered.popleft() if self._unanswered and not pushed else None
-                if fault and not await fault.after():
+                if (fault and not await fault.after()) or self._writer.is_closing():
                     return
                 self._writer.write(frame)
             await self._writer.drain()

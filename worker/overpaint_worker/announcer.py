@@ -35,6 +35,8 @@ class Announcer:
                 self._live.announce(self._worker, self._cards)
             except BrokerUnavailable as error:
                 log.warning("not announced: %s", error)
+            except Exception:
+                log.exception("not announced")
             self._stopped.wait(WORKER_TTL / 3)
         try:
             self._live.withdraw(self._worker.name)

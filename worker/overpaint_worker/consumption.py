@@ -244,6 +244,9 @@ class SoloLoop(Generic[Claim]):
             except BrokerUnavailable as error:
                 log.warning("no look for suspects: %s", error)
                 continue
+            except Exception:
+                log.exception("no look for suspects")
+                continue
             if claim is not None:
                 try:
                     self._serve(claim)

@@ -94,6 +94,9 @@ class Holdings:
             except BrokerUnavailable as error:
                 log.warning("leases not renewed: %s", error)
                 pause = min(1.0, self._pause)
+            except Exception:
+                log.exception("leases not renewed")
+                pause = min(1.0, self._pause)
 
     def _renew(self) -> None:
         holds = {hold.claim.attempt: hold for hold in self}

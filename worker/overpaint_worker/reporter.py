@@ -19,8 +19,11 @@ class Reporter:
 
     def __init__(self, live: Live) -> None:
         self._live = live
-        self._lock = threading.Condition()
+        lock = threading.RLock()
+        self._lock = threading.Condition(lock)
+        self._sent = threading.Condition(lock)
         self._moments: dict[str, list[Progress]] = {}
+        self._sending: dict[str, list[Progress]] = {}
         self._watched: dict[str, threading.Event] = {}
         self._stopping = False
         self._thread = threading.Thread(target=self._loop, name="reporter", daemon=True)
@@ -52,13 +55,18 @@ class Reporter:
             del moments[:-MAX_KEPT]
             self._lock.notify()
 
+    def flush(self, job_id: str, patience: float) -> None:
+        """Wait until Redis has what was posted of a job, for up to `patience` seconds."""
+        with self._lock:
+            self._sent.wait_for(lambda: job_id not in self._moments and job_id not in self._sending, patience)
+
     def _loop(self) -> None:
         while True:
             with self._lock:
                 while not self._moments and not self._stopping:
                     self._lock.wait()
                 batch, self._moments = self._moments, {}
-                stopping = self._stopping
+                self._sending, stopping = batch, self._stopping
             if batch and not self._send(batch):
                 if stopping:
                     return
@@ -67,15 +75,21 @@ class Reporter:
                 return
 
     def _send(self, batch: dict[str, list[Progress]]) -> bool:
+        cancelled: set[str] = set()
         try:
             cancelled = self._live.report(batch)
         except BrokerUnavailable as error:
             log.warning("progress not published: %s", error)
             with self._lock:
+                self._sending = {}
                 for job_id, moments in batch.items():
                     self._moments[job_id] = (moments + self._moments.get(job_id, []))[-MAX_KEPT:]
             return False
+        except Exception:
+            log.exception("progress forgotten jobs=%d", len(batch))
         with self._lock:
+            self._sending = {}
+            self._sent.notify_all()
             for job_id in cancelled & self._watched.keys():
                 self._watched[job_id].set()
         return True

@@ -15,7 +15,8 @@ end
 -- Count the death of whoever held a job: as a crash of the job's, or as an outage if it only waited at the time.
 local function blame(attempts, status)
     local state, phase = unpack(redis.call('HMGET', status, 'state', 'phase'))
-    local waited = state == 'running' and (phase == 'fetch' or phase == 'wait' or phase == 'upload')
+    local waited = state == 'queued'
+        or (state == 'running' and (phase == 'fetch' or phase == 'wait' or phase == 'upload'))
     redis.call('HINCRBY', attempts, waited and 'outages' or 'crashes', 1)
 end
 
@@ -27,4 +28,11 @@ end
 local function hold(leases, lease, job, attempt, worker, queue, lease_ms, now)
     redis.call('ZADD', leases, now + lease_ms, job)
     redis.call('HSET', lease, 'attempt', attempt, 'worker', worker, 'queue', queue)
+end
+
+-- Say that an attempt has begun, lest its death be blamed on what the one before it was at.
+local function begin(status, worker, phase, ttl)
+    local fields = {'state', 'running', 'phase', phase, 'step', 0, 'steps', 0, 'worker', worker, 'detail', ''}
+    redis.call('HSET', status, unpack(fields))
+    redis.call('EXPIRE', status, ttl)
 end

@@ -8,7 +8,8 @@ end
 local now = now_ms()
 redis.call('ZREM', leases, job)
 redis.call('DEL', lease)
-if counted ~= '' then
+-- Without a holder this may be the second try of a call whose answer was lost.
+if counted ~= '' and holder then
     redis.call('HINCRBY', attempts, counted, 1)
     redis.call('EXPIRE', attempts, ttl)
 end
@@ -20,6 +21,6 @@ elseif becomes == 'queue' then
 elseif becomes == 'delay' then
     redis.call('ZADD', delayed, now + delay_ms, queue .. ' ' .. job)
 elseif becomes == 'solo' then
-    redis.call('ZADD', solo, now, job)
+    redis.call('ZADD', solo, now + delay_ms, job)
 end
 return 1

@@ -128,8 +128,10 @@ class Backlog:
             pipe.llen(queue)
             pipe.get(wire.newest_key(queue))
             waiting, newest = pipe.execute()
-        marks = self._marks.setdefault(queue, [])
-        marks.append(_Mark(now_ms, now_ms if waiting == 0 else int(newest or 0)))
+        marks, claimed_ms = self._marks.setdefault(queue, []), int(newest or 0)
+        if claimed_ms > now_ms:  # Redis' clock was set back.
+            claimed_ms = 0
+        marks.append(_Mark(now_ms, now_ms if waiting == 0 else claimed_ms))
         old = [mark for mark in marks if mark.seen_ms <= now_ms - self._margin_ms]
         if not old:
             return None

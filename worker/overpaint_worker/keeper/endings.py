@@ -35,8 +35,9 @@ class Endings:
         except ObjectNotFound:
             log.warning("record without a request job=%s", job_id)
         else:
-            self._live.report({job_id: [last_moment(record)]})
             self._finish(request, record, crashes=crashes, worker=worker)
+            # Not before: tickets of a job that has ended are dropped, so that nobody else would finish it.
+            self._live.report({job_id: [last_moment(record)]})
         self._leases.forget(job_id)
         return True
 

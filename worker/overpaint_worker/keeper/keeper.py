@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
-from overpaint_common.errors import OverpaintError
+from overpaint_common.errors import OverpaintError, StorageDenied, StorageUnavailable
 from overpaint_common.leases import Lapsed, Leases
 from overpaint_worker.keeper.backlog import Backlog
 from overpaint_worker.keeper.endings import Endings
@@ -67,6 +67,7 @@ class Keeper:
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="keeper")
         self._listed = self._aged = float("-inf")
         self._outage = False
+        self._failed = False
 
     def check(self) -> None:
         """Raises SettingsError or StorageError where the ledger cannot be kept."""
@@ -77,10 +78,10 @@ class Keeper:
         self._thread.start()
 
     def stop(self) -> None:
-        """End after the round under way; another keeper may lead at once."""
+        """Let another keeper lead at once, and end after what is under way."""
         self._stopping.set()
-        self._thread.join()
         self._pulse.stop()
+        self._thread.join()
         self._pool.shutdown(cancel_futures=True)
         for close in self._parts.close:
             close()
@@ -92,6 +93,7 @@ class Keeper:
             if self._pulse.was_interrupted():
                 self._outage = True
                 self._parts.backlog.forget_marks()
+            self._failed = False
             for duty in (
                 self._return_lapsed,
                 self._return_waiting,
@@ -101,20 +103,28 @@ class Keeper:
                 self._rebuild,
                 *self._parts.chores,
             ):
+                if self._stopping.is_set():
+                    return
                 self._do(duty)
+            if not self._failed:
+                self._pulse.worked()
 
-    def _do(self, duty: Callable[[], object]) -> None:
-        """One duty; what fails is tried again in the next round, and holds no other one up."""
+    def _do(self, duty: Callable[[], object]) -> bool:
+        """One duty, and whether it was done; what fails is tried again in the next round, and holds no other one up."""
         try:
             duty()
+            return True
         except OverpaintError as error:
+            self._failed = self._failed or isinstance(error, StorageUnavailable | StorageDenied)
             log.warning("keeper goes on after code=%s: %s", error.code, error)
         except Exception:
             log.exception("keeper goes on after an unforeseen error")
+        return False
 
     def _return_lapsed(self) -> None:
-        if self._pulse.living_had_time(self._now()):
-            self._each(self._parts.leases.lapsed(BATCH), self._return)
+        seen = self._pulse.seen_ms
+        if seen is not None and self._pulse.living_had_time(seen):
+            self._each(self._parts.leases.lapsed(BATCH, seen), self._return)
 
     def _return_waiting(self) -> None:
         now = self._now()
@@ -167,7 +177,7 @@ class Keeper:
         due = flushed or self._outage or time.monotonic() - self._listed > LIST_EVERY
         if not due:
             return
-        self._parts.rebuild.run(self._parts.backlog, self._parts.endings)
+        self._parts.rebuild.run(self._parts.backlog, self._parts.endings, flushed=flushed)
         for recover in self._parts.recover:
             recover()
         if flushed:
@@ -177,5 +187,10 @@ class Keeper:
 
     def _each(self, items: Iterable[object], action: Callable[..., object]) -> None:
         """Do `action` for each item side by side; one that fails holds no other up."""
-        for future in [self._pool.submit(self._do, partial(action, item)) for item in items]:
+
+        def do(item: object) -> None:
+            if not self._stopping.is_set() and self._do(partial(action, item)):
+                self._pulse.worked()
+
+        for future in [self._pool.submit(do, item) for item in items]:
             future.result()

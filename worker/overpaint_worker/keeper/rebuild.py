@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from redis import Redis
@@ -48,7 +49,7 @@ class Rebuild:
             if self._redis.exists(wire.EPOCH_KEY):
                 self._missing_since = None
                 return False
-        if self._missing_since is None:
+        if self._missing_since is None or now_ms < self._missing_since:
             log.warning("Redis is empty: open jobs are queued again in %.0f s", self._lease_ms / 1000)
             self._missing_since = now_ms
         return now_ms - self._missing_since >= self._lease_ms
@@ -59,23 +60,29 @@ class Rebuild:
             self._redis.set(wire.EPOCH_KEY, new_attempt_id(), nx=True)
         self._missing_since = None
 
-    def run(self, backlog: Backlog, endings: Endings) -> int:
+    def run(self, backlog: Backlog, endings: Endings, *, flushed: bool = False) -> int:
         """Queue every open job that Redis knows nothing of; how many there were.
 
         Afterwards, in the background, each of them is finished if it has a record, and its deadline is remembered.
+        After a flush so are the deadlines of the others, whose leases were taken again.
         """
         began, known, batch, found = time.monotonic(), backlog.known(), list[tuple[str, str]](), list[str]()
+        others: list[str] = []
         for marker in self._ledger.open_jobs():
             if marker.job_id not in known:
                 batch.append((wire.queue_name(marker.model, marker.priority), marker.job_id))
                 found.append(marker.job_id)
+            elif flushed:
+                others.append(marker.job_id)
             if len(batch) == BATCH:
                 self._tickets.send_missing(batch)
                 batch = []
         self._tickets.send_missing(batch)
         if found:
             log.warning("open jobs queued again count=%d seconds=%.1f", len(found), time.monotonic() - began)
-            threading.Thread(target=self._read, args=(found, backlog, endings), name="rebuild", daemon=True).start()
+        if found or others:
+            arguments = (found, others, backlog, endings)
+            threading.Thread(target=self._read, args=arguments, name="rebuild", daemon=True).start()
         return len(found)
 
     def close(self) -> None:
@@ -92,18 +99,27 @@ class Rebuild:
             return None
         return wire.queue_name(job.model, job.priority)
 
-    def _read(self, jobs: Sequence[str], backlog: Backlog, endings: Endings) -> None:
-        def look(job_id: str) -> None:
+    def _read(self, found: Sequence[str], others: Sequence[str], backlog: Backlog, endings: Endings) -> None:
+        def finish(job_id: str) -> None:
+            if not endings.finish(job_id):
+                remember(job_id)
+
+        def remember(job_id: str) -> None:
+            deadline = self._ledger.request(job_id).job.deadline
+            if deadline is not None and self._ledger.record(job_id) is None:
+                backlog.remember_deadline(job_id, milliseconds(deadline))
+
+        def look(action: Callable[[str], None], job_id: str) -> None:
             if self._closed.is_set():
                 return
             try:
-                if not endings.finish(job_id):
-                    deadline = self._ledger.request(job_id).job.deadline
-                    if deadline is not None:
-                        backlog.remember_deadline(job_id, milliseconds(deadline))
+                action(job_id)
             except OverpaintError as error:
                 log.warning("open job not looked into job=%s code=%s: %s", job_id, error.code, error)
+            except Exception:
+                log.exception("open job not looked into job=%s", job_id)
 
         with self._reading, ThreadPoolExecutor(READERS, thread_name_prefix="rebuild") as pool:
-            for _ in pool.map(look, jobs):
-                pass
+            for action, jobs in ((finish, found), (remember, others)):
+                for _ in pool.map(partial(look, action), jobs):
+                    pass

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.faults.stage import Crew, Stage, stage
+from tests.faults.crew import Crew
+from tests.faults.stage import Stage, require_all_slots, stage
 from tests.support.s3 import S3Server
 
 
@@ -18,6 +19,8 @@ def shared_stage(server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> 
 def shared_crews(shared_stage: Stage) -> Iterator[list[Crew]]:
     with shared_stage.crews(2) as crews:
         yield crews
+        if not shared_stage.broken:
+            require_all_slots(shared_stage, crews)
 
 
 @pytest.fixture

@@ -119,10 +119,9 @@ class Oracle:
         started = time.monotonic()
         while True:
             late = time.monotonic() - started > within
-            left = [*self._left_in_redis(), *self._left_in_ledger()]
-            if late or not (left or self._busy()) or self._rewritten():
+            if late or self._rewritten() or not (self._busy() or any(self._left_in_redis())):
                 records, violations = self._examine(accepted)
-                violations += left
+                violations += [*self._left_in_redis(), *self._left_in_ledger()]
                 if late or not violations or any(violation.final for violation in violations):
                     break
             time.sleep(EVERY)

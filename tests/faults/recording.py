@@ -35,6 +35,8 @@ class RecordingProxy(FaultyProxy):
 
     def __init__(self, upstream: str) -> None:
         self._writes: list[Write] = []
+        self.records = 0
+        """Records that were put."""
         super().__init__(upstream)
 
     @property
@@ -68,5 +70,6 @@ class RecordingProxy(FaultyProxy):
             headers = {name.lower(): value for name, value in answer.headers}
             etag = headers.get("etag", "") if answer.status in SUCCEEDED else ""
             with self._lock:
+                self.records += request.method == "PUT" and key.endswith("/record.json") and bool(etag)
                 self._writes.append(Write(time.monotonic(), request.method, key, answer.status, etag.strip('"')))
         return answer

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -22,13 +21,14 @@ from overpaint_common.settings import Settings
 from overpaint_producer import Img2Img, Job, JobHandle, Output, Producer
 from overpaint_producer.local.redis import EmbeddedRedis
 from tests.faults.control import Control
+from tests.faults.crew import Crew
 from tests.faults.oracle import Oracle, Verdict
 from tests.faults.receiver import SECRET, Receiver
 from tests.faults.recording import RecordingProxy
 from tests.faults.worker import WORKER
 from tests.support.redis_proxy import RedisProxy
 from tests.support.s3 import S3Server
-from tests.support.stack import START_LIMIT, Stack, Worker, encoded, eventually, picture
+from tests.support.stack import START_LIMIT, Stack, encoded, eventually, picture
 
 LEASE = 2
 """Seconds."""
@@ -38,55 +38,15 @@ SLOTS = 4
 BOUND = 45.0
 """Seconds in which all must be settled after a fault has ended."""
 
+PERSISTENCE = 60.0
+
 ENVIRONMENT = {
     "OVERPAINT_LEASE": str(LEASE),
     "OVERPAINT_SLOTS": str(SLOTS),
     "OVERPAINT_GRACE": "20",
+    "OVERPAINT_STEP_LIMIT": "3",
     "OVERPAINT_CPU_THREADS": "0",
 }
-
-
-class Crew(Worker):
-    """A supervisor and its child, which can be made to fail by signals."""
-
-    @property
-    def child(self) -> psutil.Process | None:
-        """The worker process, if one lives at this moment."""
-        with suppress(psutil.NoSuchProcess):
-            for child in psutil.Process(self.process.pid).children():
-                if child.status() != psutil.STATUS_ZOMBIE:
-                    return child
-        return None
-
-    def signal_child(self, number: int) -> int | None:
-        """Send a signal to the worker process; its id, or None where none lives."""
-        child = self.child
-        with suppress(psutil.NoSuchProcess):
-            if child is not None:
-                child.send_signal(number)
-                return int(child.pid)
-        return None
-
-    def end(self, limit: float = 40.0) -> None:
-        """Stop both, by force where they do not within `limit` seconds."""
-        child = self.child
-        if child is not None:
-            with suppress(psutil.NoSuchProcess):
-                child.send_signal(signal.SIGCONT)
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGCONT)
-            self.process.terminate()
-        try:
-            self.process.wait(limit)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        with suppress(psutil.NoSuchProcess, psutil.TimeoutExpired):
-            if child is not None:
-                child.wait(5)
-        with suppress(psutil.NoSuchProcess):
-            if child is not None:
-                child.kill()
 
 
 @dataclass(frozen=True)
@@ -187,14 +147,24 @@ class Stage(Stack):
         return Job.model_validate(fields)
 
     def submit(self, job: Job | None = None) -> JobHandle:
-        """Submit a job, the plain one by default, and remember that it was accepted; raises what a producer raises."""
+        """Submit a job, the plain one by default, and remember that it was accepted.
+
+        Goes on trying for PERSISTENCE seconds while the store is down, as a caller would; then raises
+        StorageUnavailable.
+        """
+        wanted = job or self.job()
         with self.lock:
             if self.producing is None:
                 self.producing = Producer(self.settings())
-        handle = self.producing.submit(job or self.job())
+        handle = self.producing.submit(wanted, retry_for=PERSISTENCE)
         with self.lock:
             self.accepted.append(handle.id)
         return handle
+
+    def handle(self, job_id: str) -> JobHandle:
+        """The handle of a job that was submitted here."""
+        assert self.producing is not None
+        return self.producing.handle(job_id)
 
     def submit_many(self, count: int, **changes: Any) -> list[JobHandle]:
         """That many jobs; `changes` are what `job` takes."""
@@ -230,12 +200,16 @@ class Stage(Stack):
         self.redis_proxy.clear()
         self.s3.clear_rules()
 
+    def leases(self) -> dict[str, str]:
+        """Jobs in hand by Redis's account, with the name of the worker that holds each."""
+        redis: Any = self.direct
+        jobs: list[str] = redis.zrange(wire.LEASES_KEY, 0, -1)
+        return {job_id: redis.hget(wire.lease_key(job_id), "worker") or "" for job_id in jobs}
+
     def in_hand(self) -> set[str]:
         """Jobs whose lease is held by a worker that lives."""
-        redis: Any = self.direct
         living = {card.name for card in self.alive() if psutil.pid_exists(card.pid)}
-        jobs: list[str] = redis.zrange(wire.LEASES_KEY, 0, -1)
-        return {job_id for job_id in jobs if redis.hget(wire.lease_key(job_id), "worker") in living}
+        return {job_id for job_id, worker in self.leases().items() if worker in living}
 
     def worker_of(self, job_id: str) -> str:
         """Name of the worker that last reported on a job; empty where none did."""
@@ -243,11 +217,15 @@ class Stage(Stack):
         return redis.hget(wire.status_key(job_id), "worker") or ""
 
     def has_record(self, job_id: str) -> bool:
-        return f"{job_id}/record.json" in self.keys("ledger", "jobs")
+        """Whether a job is recorded, by what the store has answered."""
+        return self._was("PUT", f"/{job_id}/record.json")
 
     def ended(self, job_id: str) -> bool:
-        """Whether nothing is left to do for a job: its marker is gone."""
-        return not any(key.endswith(f"/{job_id}") for key in self.keys("ledger", "open"))
+        """Whether nothing is left to do for a job: its marker was deleted."""
+        return self._was("DELETE", f"/{job_id}")
+
+    def _was(self, method: str, end: str) -> bool:
+        return any(w.method == method and w.succeeded and w.key.endswith(end) for w in reversed(self.s3.writes))
 
     @contextmanager
     def held(self, count: int, *, seconds: float = 20.0) -> Iterator[Held]:
@@ -273,19 +251,29 @@ class Stage(Stack):
             self.producing.close()
 
 
+def require_all_slots(play: Stage, crews: list[Crew]) -> None:
+    """Whatever has happened, every slot can be filled again, and everything is done after that."""
+    for crew in crews:
+        play.wait_for(crew)
+    play.require_free_slots(SLOTS * len(crews))
+    play.judge().require()
+
+
 @contextmanager
-def stage(server: S3Server, folder: Path, *, append_only: bool = False, **environment: str) -> Iterator[Stage]:
-    """A stage without workers yet; `environment` is for all of them."""
+def stage(
+    server: S3Server, folder: Path, *, durable: bool = False, environment: Mapping[str, str] | None = None
+) -> Iterator[Stage]:
+    """A stage without workers yet; `environment` is for all of them. A `durable` Redis writes everything down."""
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        redis = stack.enter_context(EmbeddedRedis(folder / "redis", append_only=append_only))
+        redis = stack.enter_context(EmbeddedRedis(folder / "redis", append_only=durable))
         bucket = stack.enter_context(server.bucket())
         s3 = stack.enter_context(RecordingProxy(server.endpoint_url))
         redis_proxy = stack.enter_context(RedisProxy(redis.url))
         receiver = stack.enter_context(Receiver())
         direct = stack.enter_context(Redis.from_url(redis.url, decode_responses=True, socket_timeout=10))
         built = Stage(
-            *(redis, server, s3, bucket, folder, {**ENVIRONMENT, **environment}),
+            *(redis, server, s3, bucket, folder, {**ENVIRONMENT, **(environment or {})}),
             redis_proxy=redis_proxy,
             direct=direct,
             receiver=receiver,

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from overpaint_common import wire
-from tests.faults.stage import LEASE, SLOTS, Crew, Stage, stage
+from tests.faults.crew import Crew
+from tests.faults.stage import LEASE, SLOTS, Stage, require_all_slots, stage
 from tests.support.redis_proxy import commands, drop_response
 from tests.support.s3 import S3Server
 from tests.support.stack import eventually
@@ -26,20 +27,19 @@ OUTAGE = 1.5
 @pytest.fixture(scope="module")
 def durable(server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stage, list[Crew]]]:
     """A stage whose Redis writes everything down."""
-    with stage(server, tmp_path_factory.mktemp("durable"), append_only=True) as play, play.crews(2) as crews:
+    with stage(server, tmp_path_factory.mktemp("durable"), durable=True) as play, play.crews(2) as crews:
         yield play, crews
+        if not play.broken:
+            require_all_slots(play, crews)
 
 
-def all_well(play: Stage, *, slots: bool = True) -> None:
-    """Nothing is lost, and the workers take as many jobs as ever."""
-    if slots:
-        play.require_free_slots(ALL)
+def all_well(play: Stage) -> None:
+    """Nothing is lost."""
     verdict = play.judge().require()
     assert set(verdict.ends) == {"succeeded"}
 
 
-@pytest.mark.parametrize("busy", [0, 3, ALL])
-@pytest.mark.parametrize("ending", [False, True])
+@pytest.mark.parametrize(("busy", "ending"), [(0, False), (3, False), (ALL, False), (ALL, True)])
 def test_redis_killed_and_started_again(durable: tuple[Stage, list[Crew]], busy: int, ending: bool) -> None:
     """Given idle, partly busy or full workers, when Redis is killed and comes back with its data, while jobs end or
     not, then every job ends once and no slot has leaked."""
@@ -53,6 +53,7 @@ def test_redis_killed_and_started_again(durable: tuple[Stage, list[Crew]], busy:
         play.redis.start()
 
     assert in_the_dark.not_queued is not None
+    play.require_free_slots(ALL)
     all_well(play)
 
 
@@ -144,7 +145,9 @@ Outage = Callable[[Stage], Any]
 
 
 @pytest.mark.usefixtures("crews")
-@pytest.mark.parametrize("outage", [stopped, half_open, cut_off, out_of_memory, slow])
+@pytest.mark.parametrize(
+    "outage", [stopped, half_open, cut_off, out_of_memory, pytest.param(slow, marks=pytest.mark.long)]
+)
 def test_redis_out_of_reach_for_longer_than_a_lease(play: Stage, outage: Outage) -> None:
     """Given jobs in hand and jobs queued, when Redis cannot be used for two leases, then all of them end once."""
     with play.held(3) as held:

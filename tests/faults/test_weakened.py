@@ -12,10 +12,13 @@ from pathlib import Path
 import pytest
 
 from overpaint_producer import JobHandle
-from tests.faults.stage import BOUND, Crew, Stage, stage
+from tests.faults.crew import Crew
+from tests.faults.stage import BOUND, Stage, stage
 from tests.support.faulty_http import hang, requests
 from tests.support.s3 import S3Server
 from tests.support.stack import eventually
+
+ONE_SLOT = {"OVERPAINT_SLOTS": "1"}
 
 
 def kill_one_of_two(play: Stage, crews: list[Crew]) -> None:
@@ -71,7 +74,10 @@ SCENARIOS: list[tuple[Callable[[Stage, list[Crew]], None], dict[str, str], str]]
 
 @pytest.fixture(scope="module")
 def true_stage(server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stage, list[Crew]]]:
-    with stage(server, tmp_path_factory.mktemp("true"), OVERPAINT_SLOTS="1") as play, play.crews(2) as crews:
+    with (
+        stage(server, tmp_path_factory.mktemp("true"), environment=ONE_SLOT) as play,
+        play.crews(2) as crews,
+    ):
         yield play, crews
 
 
@@ -91,7 +97,7 @@ def test_a_broken_build_is_caught(
     for crew in crews:
         play.wait_for(crew)
 
-    with stage(server, tmp_path, OVERPAINT_SLOTS="1") as weak, weak.crews(2, **weakness) as weak_crews:
+    with stage(server, tmp_path, environment=ONE_SLOT) as weak, weak.crews(2, **weakness) as weak_crews:
         scene(weak, weak_crews)
         broken = weak.judge(within=5 + 2 * true.seconds)
 

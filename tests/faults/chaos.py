@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 from redis.exceptions import RedisError
 
+from overpaint_common import wire
 from overpaint_common.errors import OverpaintError
 from overpaint_common.job import PRIORITIES
 from tests.faults.census import Census, Span
@@ -24,6 +25,7 @@ from tests.faults.recovery import Kill, Recovery, recoveries, watch_returns
 from tests.faults.stage import LEASE, Stage, stage
 from tests.faults.troubles import LANES, NOBODY, PAUSES, Scene, Trouble, kill_worker
 from tests.support.s3 import S3Server
+from tests.support.stack import eventually
 
 MOST_OPEN = 60
 """Accepted and unfinished jobs at which the load pauses."""
@@ -138,9 +140,10 @@ def play(
             stack.callback(_keep_logs, folder, logs)
         environment = {"OVERPAINT_TEST_STEP": STEP, "OVERPAINT_LEASE": str(plan.lease)}
         built = stack.enter_context(stage(server, folder, durable=True, environment=environment))
-        with built.crews(plan.workers) as crews:
-            scene = Scene(built, list(crews), threading.Event(), plan.lease)
-            stack.callback(_end_all, scene)
+        scene = Scene(built, [], threading.Event(), plan.lease)
+        stack.callback(_end_all, scene)
+        _start_all(scene, plan.workers)
+        with _ended(_watchers_of_kills(run, scene, settled := threading.Event()), settled):
             started = _attack(run, scene, say, stop or threading.Event())
             _settle(run, scene, started, say)
     return run
@@ -158,10 +161,7 @@ def _attack(run: Run, scene: Scene, say: Callable[[str], None], stop: threading.
     watch = threading.Thread(target=_watch, args=(run, scene, started, enough))
     census = Census(scene.stage.redis.url, lambda: scene.crews, started)
     count = threading.Thread(target=census.watch, args=(enough,))
-    watchers = [watch, count]
-    if run.plan.kills:
-        watchers.append(threading.Thread(target=watch_returns, args=(scene.stage.direct, scene.kills, enough)))
-    with _ended([*load, *watchers], enough), _ended([*lanes], done):
+    with _ended([*load, watch, count], enough), _ended([*lanes], done):
         told = 0.0
         while time.monotonic() - started < run.plan.seconds and any(lane.is_alive() for lane in lanes):
             if stop.wait(0.2):
@@ -175,6 +175,12 @@ def _attack(run: Run, scene: Scene, say: Callable[[str], None], stop: threading.
     run.kills, run.spans = scene.kills, census.spans
     run.peace_at = time.monotonic() - started
     return started
+
+
+def _watchers_of_kills(run: Run, scene: Scene, settled: threading.Event) -> list[threading.Thread]:
+    """None where Redis is attacked as well, which loses leases."""
+    watching = threading.Thread(target=watch_returns, args=(scene.stage.direct, scene.kills, settled))
+    return [watching] if run.plan.kills else []
 
 
 def _settle(run: Run, scene: Scene, started: float, say: Callable[[str], None]) -> None:
@@ -261,6 +267,16 @@ def _progress(run: Run, scene: Scene, started: float) -> str:
     seconds = time.monotonic() - started
     played = f"{len(run.faults)} faults, {len(scene.kills)} kills"
     return f"{seconds:6.0f} s  {accepted} accepted, {recorded} recorded, {played}"
+
+
+def _start_all(scene: Scene, workers: int) -> None:
+    for _ in range(workers):
+        scene.crews.append(scene.stage.start_crew())
+    for crew in scene.crews:
+        scene.stage.wait_for(crew)
+    listed = scene.stage.direct.exists
+    # Which comes a lease after it leads, and would make up for what fails until then.
+    eventually(lambda: bool(listed(wire.EPOCH_KEY)), "the keeper's first listing", 30 + 2 * scene.lease)
 
 
 def _replace_all(scene: Scene) -> None:

@@ -54,6 +54,7 @@ schema: $(VENV)/.dev ## Write the JSON Schemas of the contract again
 bench: $(VENV)/.dev ## Measure the system's own costs
 	$(BIN)/python -m bench.overhead
 	$(BIN)/python -m bench.memory
+	$(BIN)/python -m bench.recovery
 
 clean: ## Remove what the commands above made
 	rm -rf $(VENV) overpaint-demo overpaint-local faults-report .mypy_cache .ruff_cache .pytest_cache

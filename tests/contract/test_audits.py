@@ -72,6 +72,7 @@ def test_a_hole_that_is_explained_does_not_fail_the_audit(
     assert "audit: 2 packages, no known vulnerability" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_a_database_that_knows_nothing_is_not_believed(capsys: pytest.CaptureFixture[str]) -> None:
     """Given a database without a word on an old release full of holes, when asked, then nothing counts as checked."""
     with osv_service() as url:

@@ -39,7 +39,15 @@ def all_well(play: Stage) -> None:
     assert set(verdict.ends) == {"succeeded"}
 
 
-@pytest.mark.parametrize(("busy", "ending"), [(0, False), (3, False), (ALL, False), (ALL, True)])
+@pytest.mark.parametrize(
+    ("busy", "ending"),
+    [
+        pytest.param(0, False, marks=pytest.mark.long),
+        (3, False),
+        (ALL, True),
+        pytest.param(ALL, False, marks=pytest.mark.long),
+    ],
+)
 def test_redis_killed_and_started_again(durable: tuple[Stage, list[Crew]], busy: int, ending: bool) -> None:
     """Given idle, partly busy or full workers, when Redis is killed and comes back with its data, while jobs end or
     not, then every job ends once and no slot has leaked."""

@@ -62,14 +62,12 @@ FAULTS: dict[str, tuple[Predicate, Fault, int]] = {
 
 
 SHORT_FORM = (
-    "many requests are throttled",
     "sources break off",
     "uploads hang",
     "uploads are reset",
     "commits are stored and not answered",
     "commits are stored and answered with an error",
     "markers stay",
-    "everything is slow",
 )
 
 

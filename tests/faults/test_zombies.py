@@ -18,7 +18,15 @@ from tests.support.stack import eventually
 QUEUE = wire.queue_name("overpaint-mini", "standard")
 
 
-@pytest.mark.parametrize("point", ["claimed", "denoising", "uploading", "uploaded", "recorded", "copied"])
+@pytest.mark.parametrize(
+    "point",
+    [
+        "denoising",
+        "uploaded",
+        "recorded",
+        *(pytest.param(point, marks=pytest.mark.long) for point in ("claimed", "uploading", "copied")),
+    ],
+)
 def test_a_worker_that_sleeps_past_its_lease_and_wakes_up_does_no_harm(
     play: Stage, crews: list[Crew], point: str
 ) -> None:

@@ -56,6 +56,12 @@ FILES = {
 Deliver = Callable[[bytes, str], None]
 
 
+class _Consumer(SimpleNamespace):
+    """Celery asks its signals who listens to a consumer, so it has to be hashable."""
+
+    __hash__ = object.__hash__
+
+
 @pytest.fixture(scope="module")
 def deliver() -> Iterator[Deliver]:
     """Check a message as the transport does and, if it is let pass, take it the whole way through kombu and Celery."""
@@ -70,7 +76,7 @@ def deliver() -> Iterator[Deliver]:
 
     for name in (wire.RUN_TASK, wire.SUBMIT_TASK):
         app.task(name=name, shared=False)(task)
-    consumer = SimpleNamespace(
+    consumer = _Consumer(
         hostname="test",
         connection_errors=(),
         event_dispatcher=None,

@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
 from overpaint_common import wire
 from overpaint_common.leases import Claim
+from overpaint_common.ledger import Ledger
 from overpaint_common.live import Progress, connect
+from overpaint_common.references import Reference
 from overpaint_common.result import Failure
+from overpaint_common.storage import LocalStore, ObjectInfo
 from overpaint_worker.keeper.keeper import Keeper
 from overpaint_worker.keeper.leader import Leader
 from overpaint_worker.keeper.raw import RawMessages
+from overpaint_worker.keeper.rebuild import Rebuild
 from overpaint_worker.messages import RawMessage
 from tests.keeper.conftest import Place, queue_of
 from tests.support.stack import eventually
@@ -226,3 +230,30 @@ def test_a_keeper_outlives_a_redis_that_restarts_empty(place: Place, keeping: Ke
     threading.Event().wait(1.0)
     place.server.start()
     eventually(lambda: place.waiting(job) == 1, "queued again", 10)
+
+
+def test_a_listing_asks_only_for_what_is_open(place: Place) -> None:
+    """Given many finished jobs and few open ones, when the keeper lists, then it asks for the open ones alone."""
+    asked: list[str] = []
+
+    class Watched(LocalStore):
+        def list(self, prefix: Reference) -> Iterator[ObjectInfo]:
+            asked.append(str(prefix).removeprefix(str(place.at("ledger"))))
+            return super().list(prefix)
+
+        def read(self, reference: Reference, *, limit: int) -> bytes:
+            asked.append(str(reference).removeprefix(str(place.at("ledger"))))
+            return super().read(reference, limit=limit)
+
+    for _ in range(40):
+        job = place.accept()
+        place.record(job)
+        assert place.endings.finish(job.id)
+    still_open = [place.accept() for _ in range(3)]
+    place.redis.flushall()
+    ledger = Ledger(Watched(), place.at("ledger"))
+    rebuild = Rebuild(place.redis, ledger, place.tickets, lease=place.lease)
+    assert rebuild.run(place.backlog, place.endings) == 3
+    rebuild.close()
+    assert asked[0] == "open/"
+    assert {name.split("/")[1] for name in asked[1:]} <= {job.id for job in still_open}

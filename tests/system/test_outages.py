@@ -121,6 +121,7 @@ def test_a_full_disk_ends_in_a_record_that_says_so(idle: Stack, tiny_disk: Path)
     assert str(tiny_disk) in record.failure.message
 
 
+@pytest.mark.long
 def test_a_silent_redis_holds_a_submission_up_for_seconds_only(idle: Stack) -> None:
     """Given a Redis that is stopped in its tracks, when a job is submitted, then it is accepted and said not queued."""
     with idle.producer() as producer:
@@ -148,6 +149,21 @@ def test_a_job_under_way_ends_while_redis_is_down(idle: Stack) -> None:
         assert producer.submit(job(idle)).wait(timeout=60).status == "succeeded"
         eventually(lambda: not idle.keys("ledger", "open"), "markers deleted")
         assert handle.result().attempts == 1
+
+
+def test_progress_goes_on_after_a_redis_that_lost_everything(idle: Stack) -> None:
+    """Given somebody who follows a job, when Redis ends and comes back empty, then later steps and the end are told."""
+    with idle.producer() as producer, idle.worker(OVERPAINT_LEASE="2"):
+        handle = producer.submit(job(idle, passes=(Img2Img(prompt="a blue square", steps=120, strength=1),)))
+        moments = handle.progress(timeout=90)
+        before = next(moment.step for moment in moments if moment.step > 2)
+        idle.redis.kill()
+        idle.redis.start()
+        rest = list(moments)
+        assert rest[-1].state == "succeeded"
+        assert any(moment.state == "running" and moment.step > before for moment in rest)
+        assert handle.result().attempts == 1
+        eventually(lambda: not idle.keys("ledger", "open"), "markers deleted")
 
 
 def test_a_ledger_that_denies_records_costs_one_painting(serving: Stack, producer: Producer) -> None:

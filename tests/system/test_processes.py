@@ -131,6 +131,7 @@ def test_a_worker_that_cannot_start_says_why_and_ends(idle: Stack, environment: 
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.long
 def test_a_model_that_does_not_load_stops_the_supervisor(idle: Stack) -> None:
     """Given a registry whose model has no weights, when the worker starts, then it does not restart for ever."""
     folder = idle.folder / "empty-model"

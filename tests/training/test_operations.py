@@ -351,6 +351,7 @@ def test_the_upscaler_samples_from_noise_alone() -> None:
     assert scheduler.alphas_cumprod[999] == 0
 
 
+@pytest.mark.long
 def test_the_report_measures_every_figure(operations: Recipe) -> None:
     """Given a tiny model with both, when it is measured, then all is there, and its failures are told."""
     report = write_report(operations, 6)

@@ -68,6 +68,7 @@ def test_another_colour_is_neither_the_objects_nor_the_grounds() -> None:
         assert recoloured(source).evolve(colour=source.colour) == source
 
 
+@pytest.mark.long
 def test_the_classifier_learns(tmp_path: Path) -> None:
     """Given a few drawn families, when it has trained on them for moments, then it beats chance on others."""
     torch.manual_seed(0)

@@ -80,6 +80,7 @@ def test_a_spent_budget_of_minutes_stops_cleanly_with_a_checkpoint_and_a_sheet(t
     assert (tmp_path / "sheet-000001.png").is_file()
 
 
+@pytest.mark.long
 def test_batches_are_the_same_from_worker_processes_and_without() -> None:
     scenes = SceneBatches(3, 2, 32)
 
@@ -186,6 +187,7 @@ def test_the_rate_warms_up_to_its_peak_and_falls_to_almost_nothing() -> None:
     assert rates[-1] == pytest.approx(0.02)
 
 
+@pytest.mark.long
 def test_the_autoencoder_learns_one_batch_by_heart(tmp_path: Path) -> None:
     torch.manual_seed(0)
     stage = AutoencoderStage(TINY, SceneBatches(1, 1, TINY.side))
@@ -197,6 +199,7 @@ def test_the_autoencoder_learns_one_batch_by_heart(tmp_path: Path) -> None:
     assert values[-1] < 0.7 * values[0]
 
 
+@pytest.mark.long
 def test_the_denoiser_learns_one_batch_by_heart(
     tmp_path: Path, tiny_denoiser: DenoiserStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 LAST_RESORT = 30.0
 """Seconds that a process whose engine died may take to hand its jobs back."""
 
+OVERTIME = 5.0
+"""Seconds beyond its grace that a process takes at most to end, should its supervisor not be there to kill it."""
+
 LIBRARIES = ("overpaint", "torch", "diffusers", "transformers", "accelerate", "celery", "pillow", "numpy")
 
 
@@ -84,6 +87,8 @@ def _serve(loader_of: Callable[[Registry, str], Loader]) -> int:
 
     def drain(**_: Any) -> None:
         runtime.draining.set()
+        # Without Redis Celery would wait for it before it stops.
+        _end_after(settings.grace + OVERTIME)
 
     signals.worker_shutting_down.connect(drain)
     solo = solo_loop(runtime)
@@ -135,7 +140,12 @@ def _leave(runtime: Runtime, reason: str) -> None:
     log.error("leaving reason=%s", reason)
     runtime.draining.set()
     state.should_stop = exits.SOFTWARE
-    timer = threading.Timer(LAST_RESORT, os._exit, (exits.SOFTWARE,))
+    _end_after(LAST_RESORT)
+
+
+def _end_after(seconds: float) -> None:
+    """End the process by then, whatever it waits for; the leases of jobs that it still holds lapse."""
+    timer = threading.Timer(seconds, os._exit, (exits.SOFTWARE,))
     timer.daemon = True
     timer.start()
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from celery.app import trace
 from celery.concurrency.solo import TaskPool
 from celery.worker.strategy import default
 from hypothesis import given
@@ -70,6 +71,9 @@ def deliver() -> Iterator[Deliver]:
     got: list[Any] = []
     ended: list[Any] = []
     pool = TaskPool(app=app)
+    # A worker that ran in this process before would have its own app asked for tasks.
+    trace.reset_worker_optimizations(app)
+    app.set_current()
 
     def task(*arguments: Any) -> None:
         got.append(list(arguments))
@@ -77,6 +81,7 @@ def deliver() -> Iterator[Deliver]:
     for name in (wire.RUN_TASK, wire.SUBMIT_TASK):
         app.task(name=name, shared=False)(task)
     consumer = _Consumer(
+        app=app,
         hostname="test",
         connection_errors=(),
         event_dispatcher=None,

@@ -63,6 +63,7 @@ def test_the_colour_moves_to_the_one_that_the_prompt_names(
     assert hits > MOST * len(scenes), f"{hits} of {len(scenes)}"
 
 
+@pytest.mark.long
 def test_more_strength_leads_further_from_the_source(serving: Stack, producer: Producer, scenes: list[Scene]) -> None:
     """Given 4 scenes, when each is repainted at growing strengths, then each is further from its source than before."""
     strengths = (0.0, 0.2, 0.5, 0.8)
@@ -74,6 +75,7 @@ def test_more_strength_leads_further_from_the_source(serving: Stack, producer: P
         assert all(before < after for before, after in pairwise(away)), away
 
 
+@pytest.mark.long
 def test_a_mask_holds(scenes: list[Scene]) -> None:
     """Given masks around objects, when the model inpaints them, then most take the colour and the outside stays.
 

@@ -62,7 +62,6 @@ FAULTS: dict[str, tuple[Predicate, Fault, int]] = {
 
 
 SHORT_FORM = (
-    "sources break off",
     "uploads hang",
     "uploads are reset",
     "commits are stored and not answered",

@@ -23,8 +23,7 @@ QUEUE = wire.queue_name("overpaint-mini", "standard")
     [
         "denoising",
         "uploaded",
-        "recorded",
-        *(pytest.param(point, marks=pytest.mark.long) for point in ("claimed", "uploading", "copied")),
+        *(pytest.param(point, marks=pytest.mark.long) for point in ("claimed", "uploading", "recorded", "copied")),
     ],
 )
 def test_a_worker_that_sleeps_past_its_lease_and_wakes_up_does_no_harm(

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, Self, get_args
 
-from pydantic import AwareDatetime, Base64Bytes, Field, ValidationError
+from pydantic import AwareDatetime, Field, ValidationError
 
 from overpaint_common.errors import InternalError, InvalidReference, ObjectNotFound
 from overpaint_common.frozen import Frozen
 from overpaint_common.job import Job, JobId
 from overpaint_common.keys import LedgerKeys
 from overpaint_common.ledger import JSON, Request
+from overpaint_common.raw import RawMessage
 from overpaint_common.receivers import redacted
 from overpaint_common.references import Reference
 from overpaint_common.result import Result
@@ -82,20 +83,11 @@ class DeadSubmission(Frozen):
     received_at: AwareDatetime | None = None
 
 
-class DeadMessage(Frozen):
-    """A message that could not be understood, byte for byte."""
-
-    queue: str
-    reason: str
-    received_at: AwareDatetime
-    data: Base64Bytes
-
-
-Document = DeadLetter | DeadSubmission | DeadMessage | DeadWebhook
+Document = DeadLetter | DeadSubmission | RawMessage | DeadWebhook
 _MODELS: Mapping[Kind, type[Document]] = {
     "jobs": DeadLetter,
     "submissions": DeadSubmission,
-    "raw": DeadMessage,
+    "raw": RawMessage,
     "webhooks": DeadWebhook,
 }
 
@@ -125,7 +117,7 @@ class Letter:
         match self.document:
             case DeadLetter(died_at=when) | DeadWebhook(buried_at=when):
                 return when
-            case DeadSubmission(received_at=when) | DeadMessage(received_at=when):
+            case DeadSubmission(received_at=when) | RawMessage(received_at=when):
                 return when
             case None:
                 return None
@@ -136,7 +128,7 @@ class Letter:
         match self.document:
             case DeadLetter(code=code) | DeadSubmission(code=code):
                 return code
-            case DeadMessage():
+            case RawMessage():
                 return "invalid_message"
             case DeadWebhook():
                 return "undelivered"
@@ -151,7 +143,7 @@ class Letter:
                 return message
             case DeadSubmission(error=error):
                 return error
-            case DeadMessage(queue=queue, reason=reason, data=data):
+            case RawMessage(queue=queue, reason=reason, data=data):
                 return f"{len(data)} bytes in {queue}: {reason}"
             case DeadWebhook(receiver=receiver, event=event, tries=tries, error=error):
                 return f"{event.type} to {receiver}, {tries} tries: {error}"
@@ -166,7 +158,7 @@ class Letter:
                 return {**document, "job": redacted(job).model_dump(mode="json", exclude_none=True)}
             case DeadWebhook() as letter:
                 return letter.model_dump(mode="json", exclude={"webhook"}, exclude_none=True)
-            case DeadMessage(data=data) as letter:
+            case RawMessage(data=data) as letter:
                 return {**letter.model_dump(mode="json", exclude={"data"}), "bytes": len(data), **_preview(data)}
             case DeadSubmission() as letter:
                 return letter.model_dump(mode="json", exclude_none=True)

@@ -108,10 +108,6 @@ class Ledger:
             else:
                 yield marker
 
-    def check(self) -> None:
-        """Raises ObjectNotFound where the ledger's bucket does not exist, or what the store raises if it is down."""
-        next(self._store.list(self.keys.root), None)
-
     def holds(self, job_id: JobId, digest: str) -> bool:
         """Whether this very body was accepted before under this id."""
         try:

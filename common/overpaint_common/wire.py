@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterable
 from typing import Any
 
 from overpaint_common.job import PRIORITIES, Priority
@@ -65,12 +64,6 @@ def model_of(queue: str) -> str:
 def priority_of(queue: str) -> Priority | None:
     """The priority of a queue named by `queue_name`; None for any other."""
     return next((priority for priority in PRIORITIES if queue.endswith(f".{priority}")), None)
-
-
-def queues_of(models: Iterable[str]) -> list[str]:
-    """The queues of these models from the most urgent to the least: the order in which a worker drains them."""
-    names = list(models)
-    return [queue_name(model, priority) for priority in PRIORITIES for model in names]
 
 
 def queued_key(queue: str) -> str:

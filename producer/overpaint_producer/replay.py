@@ -9,10 +9,11 @@ from typing import Any
 
 from redis import Redis
 
-from overpaint_common.dead import DeadLetter, DeadLetters, DeadMessage, DeadSubmission
+from overpaint_common.dead import DeadLetter, DeadLetters, DeadSubmission
 from overpaint_common.errors import BrokerUnavailable, InvalidJob, InvalidMessage, InvalidSignature, LedgerUnreadable
 from overpaint_common.job import Job, JobId
 from overpaint_common.live import broker_errors
+from overpaint_common.raw import RawMessage
 from overpaint_common.seeds import job_id_from_key
 from overpaint_common.webhooks import DeadWebhook, schedule_webhook
 from overpaint_producer.producer import Producer
@@ -49,7 +50,7 @@ def replay(
             done = _again(producer, document, job_id)
         case DeadSubmission():
             done = _submission(producer, document, job_id)
-        case DeadMessage():
+        case RawMessage():
             done = _message(redis, document, name)
         case DeadWebhook():
             done = _webhook(producer, redis, document)
@@ -97,7 +98,7 @@ def _submitted(producer: Producer, job: Job, notes: list[str]) -> Replayed:
     return Replayed(handle.id, tuple(notes))
 
 
-def _message(redis: Redis, letter: DeadMessage, name: str) -> Replayed:
+def _message(redis: Redis, letter: RawMessage, name: str) -> Replayed:
     if not letter.queue.startswith("overpaint."):
         raise InvalidMessage(f"{name} came from {letter.queue[:200]!r}, which is no queue of Overpaint's; drop it")
     client: Any = redis

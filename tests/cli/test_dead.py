@@ -19,10 +19,10 @@ from overpaint_common import wire
 from overpaint_common.dead import DeadLetter, DeadLetters
 from overpaint_common.errors import WorkerCrashed
 from overpaint_common.ledger import Request
+from overpaint_common.raw import RawMessage
 from overpaint_common.result import Failure, Result
 from overpaint_common.webhooks import DeadWebhook, PendingWebhook, WebhookEvent
 from overpaint_producer import Producer
-from overpaint_worker.messages import RawMessage
 from overpaint_worker.settings import WorkerSettings
 from overpaint_worker.submissions import accept_submission
 from tests.cli.conftest import Place
@@ -73,7 +73,7 @@ def bury_job(place: Place, producer: Producer, letters: DeadLetters, *options: s
 def bury_message(producer: Producer, data: bytes = UNDERSTOOD, queue: str = wire.SUBMIT_QUEUE) -> str:
     """The name of a message that a worker put aside."""
     raw = RawMessage(queue=queue, reason="headers: Field required", received_at=datetime.now(UTC), data=data)
-    producer.ledger.bury("raw", raw.name, raw.encode().encode())
+    producer.ledger.bury("raw", raw.name, raw.model_dump_json().encode())
     return f"raw/{raw.name}"
 
 

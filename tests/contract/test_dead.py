@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from overpaint_common.dead import KINDS, DeadLetter, DeadLetters, DeadMessage, DeadSubmission, Letter, parted
+from overpaint_common.dead import KINDS, DeadLetter, DeadLetters, DeadSubmission, Letter, parted
 from overpaint_common.errors import InternalError, InvalidReference, ObjectNotFound, PipelineFailed
 from overpaint_common.job import Job
 from overpaint_common.keys import LedgerKeys
 from overpaint_common.ledger import Request
+from overpaint_common.raw import RawMessage
 from overpaint_common.receivers import redacted
 from overpaint_common.references import Reference
 from overpaint_common.result import Failure, Result
@@ -104,7 +104,7 @@ def test_the_newest_letters_come_first_and_those_without_a_time_last(letters: De
     letters.bury_job(DeadLetter.of(of, record(of)))
     letters.put("submissions", "m1", DeadSubmission(id="m1", code="invalid_job", error="passes: required", body={}))
     later = NOW + timedelta(hours=1)
-    letters.put("raw", "r1", DeadMessage(queue="overpaint.submit", reason="no JSON", received_at=later, data=b"AAEC"))
+    letters.put("raw", "r1", RawMessage(queue="overpaint.submit", reason="no JSON", received_at=later, data=b"\0\1\2"))
     letters.put("webhooks", "job-that-died", webhook())
 
     found = letters.list().letters
@@ -178,9 +178,7 @@ def test_a_webhook_is_never_shown_in_full(letters: DeadLetters, root: Reference)
 )
 def test_a_raw_message_is_shown_as_well_as_it_can_be_read(data: bytes, field: str, value: object) -> None:
     """Given a raw message, when its letter is shown, then as JSON, as text or in hex, and its size is told."""
-    message = DeadMessage.model_validate(
-        {"queue": "overpaint.submit", "reason": "why", "received_at": NOW, "data": base64.b64encode(data)}
-    )
+    message = RawMessage(queue="overpaint.submit", reason="why", received_at=NOW, data=data)
 
     shown = Letter("raw", "x", message, b"").shown()
 

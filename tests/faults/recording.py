@@ -52,12 +52,10 @@ class RecordingProxy(FaultyProxy):
 
     def clear_rules(self) -> None:
         """No faults any more; what was recorded stays."""
-        with self._lock:
-            self._rules.clear()
+        self._rules.clear()
 
     def handle(self, exchange: Exchange) -> None:
-        with self._lock:
-            rule = self._rule_for(exchange.request)
+        rule = self._rules.meet(exchange.request)
         if rule:
             rule.fault(exchange)
         else:

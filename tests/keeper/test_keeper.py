@@ -12,6 +12,7 @@ from overpaint_common import wire
 from overpaint_common.leases import Claim
 from overpaint_common.ledger import Ledger
 from overpaint_common.live import Progress, connect
+from overpaint_common.raw import RawMessage
 from overpaint_common.references import Reference
 from overpaint_common.result import Failure
 from overpaint_common.storage import LocalStore, ObjectInfo
@@ -19,7 +20,6 @@ from overpaint_worker.keeper.keeper import Keeper
 from overpaint_worker.keeper.leader import Leader
 from overpaint_worker.keeper.raw import RawMessages
 from overpaint_worker.keeper.rebuild import Rebuild
-from overpaint_worker.messages import RawMessage
 from tests.keeper.conftest import Place, queue_of
 from tests.support.stack import eventually
 
@@ -132,7 +132,7 @@ def test_a_job_cancelled_while_no_worker_is_up_is_tidied(place: Place, keeping: 
     keeping()
     eventually(lambda: not place.open_jobs(), "finished", 6)
     assert (place.folder / "out" / job.id / "result.json").exists()
-    assert not place.redis.exists(wire.ENDED_KEY)
+    eventually(lambda: not place.redis.exists(wire.ENDED_KEY), "forgotten", 6)
 
 
 def test_a_job_cancelled_while_it_runs_is_left_to_its_worker(place: Place, keeping: Keeping) -> None:
@@ -214,7 +214,7 @@ def test_a_pause_of_redis_is_no_death_of_workers(place: Place, keeping: Keeping)
 def test_messages_nobody_understands_end_among_the_dead_letters(place: Place) -> None:
     """Given a refused message in Redis, when the keeper takes it, then the ledger has it byte for byte."""
     raw = RawMessage(queue="overpaint.mini.bulk", reason="no JSON", received_at=datetime.now(UTC), data=b"\xff{")
-    place.redis.rpush(wire.RAW_KEY, raw.encode(), "not ours")
+    place.redis.rpush(wire.RAW_KEY, raw.model_dump_json(), "not ours")
     RawMessages(place.redis, place.dead).tick()
     letters = [place.dead.read(name) for name in place.dead.names("raw")]
     assert sorted(getattr(letter.document, "data", b"") for letter in letters) == [b"not ours", b"\xff{"]

@@ -37,6 +37,7 @@ from tests.support.faults import (
     reset,
     truncate,
 )
+from tests.support.rules import Rule, Rules
 
 __all__ = [
     "Answer",
@@ -57,14 +58,6 @@ __all__ = [
 ]
 
 
-class Rule:
-    """A fault in force; `hits` counts the requests it met."""
-
-    def __init__(self, matches: Predicate, fault: Fault, times: int | None) -> None:
-        self.matches, self.fault, self.times = matches, fault, times
-        self.hits = 0
-
-
 class FaultyProxy:
     """See the top of this file. Safe to use from several threads; reachable from other processes."""
 
@@ -73,7 +66,7 @@ class FaultyProxy:
         if address.scheme != "http" or not address.hostname:
             raise ValueError(f"upstream {upstream!r}: only http:// servers can be proxied")
         self._upstream = (address.hostname, address.port or 80)
-        self._rules: list[Rule] = []
+        self._rules: Rules[Request, Fault] = Rules()
         self._recorded: list[Request] = []
         self._lock = Lock()
         self._connections: set[socket.socket] = set()
@@ -91,17 +84,14 @@ class FaultyProxy:
         with self._lock:
             return list(self._recorded)
 
-    def on(self, matches: Predicate, fault: Fault, *, times: int | None = None) -> Rule:
+    def on(self, matches: Predicate, fault: Fault, *, times: int | None = None) -> Rule[Request, Fault]:
         """Apply `fault` to matching requests, `times` of them or (None) all."""
-        rule = Rule(matches, fault, times)
-        with self._lock:
-            self._rules.insert(0, rule)
-        return rule
+        return self._rules.add(matches, fault, times)
 
     def clear(self) -> None:
         """Forget all rules and recorded requests."""
+        self._rules.clear()
         with self._lock:
-            self._rules.clear()
             self._recorded.clear()
 
     @contextmanager
@@ -137,7 +127,7 @@ class FaultyProxy:
     def handle(self, exchange: Exchange) -> None:
         with self._lock:
             self._recorded.append(exchange.request)
-            rule = self._rule_for(exchange.request)
+        rule = self._rules.meet(exchange.request)
         if rule:
             rule.fault(exchange)
         else:
@@ -146,13 +136,6 @@ class FaultyProxy:
     def track(self, connection: socket.socket, *, opened: bool) -> None:
         with self._lock:
             (self._connections.add if opened else self._connections.discard)(connection)
-
-    def _rule_for(self, request: Request) -> Rule | None:
-        for rule in self._rules:
-            if (rule.times is None or rule.hits < rule.times) and rule.matches(request):
-                rule.hits += 1
-                return rule
-        return None
 
     def _listen(self, port: int) -> tuple[ThreadingHTTPServer, Thread]:
         server = _Server(("127.0.0.1", port), type("Handler", (_Handler,), {"proxy": self}))

@@ -20,6 +20,7 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from tests.support.resp import Command, Frames
+from tests.support.rules import Rule, Rules
 
 KEPT = 200_000
 """Newest commands that are remembered."""
@@ -80,14 +81,6 @@ def commands(name: str | None = None, key_part: str = "") -> Predicate:
     return lambda command: wanted in (None, command.name) and key_part in command.key
 
 
-class Rule:
-    """A fault in force; `hits` counts the commands it met."""
-
-    def __init__(self, matches: Predicate, fault: Fault, times: int | None) -> None:
-        self.matches, self.fault, self.times = matches, fault, times
-        self.hits = 0
-
-
 class RedisProxy:
     """See the top of this file. Safe to use from several threads; reachable from other processes."""
 
@@ -98,7 +91,7 @@ class RedisProxy:
         self._upstream = (address.hostname, address.port or 6379)
         self._database = address.path or "/0"
         self._lock = Lock()
-        self._rules: list[Rule] = []
+        self._rules: Rules[Command, Fault] = Rules()
         self._recorded: deque[Command] = deque(maxlen=KEPT)
         self._numbers = 0
         self._connections: set[_Connection] = set()
@@ -126,17 +119,14 @@ class RedisProxy:
     def open_connections(self) -> int:
         return len(self._connections)
 
-    def on(self, matches: Predicate, fault: Fault, *, times: int | None = None) -> Rule:
+    def on(self, matches: Predicate, fault: Fault, *, times: int | None = None) -> Rule[Command, Fault]:
         """Apply `fault` to matching commands, `times` of them or (None) all."""
-        rule = Rule(matches, fault, times)
-        with self._lock:
-            self._rules.insert(0, rule)
-        return rule
+        return self._rules.add(matches, fault, times)
 
     def clear(self) -> None:
         """Forget all rules and recorded commands."""
+        self._rules.clear()
         with self._lock:
-            self._rules.clear()
             self._recorded.clear()
 
     def cut(self, matches: Predicate | None = None) -> int:
@@ -189,11 +179,8 @@ class RedisProxy:
     def rule_for(self, command: Command) -> Fault | None:
         with self._lock:
             self._recorded.append(command)
-            for rule in self._rules:
-                if (rule.times is None or rule.hits < rule.times) and rule.matches(command):
-                    rule.hits += 1
-                    return rule.fault
-        return None
+        rule = self._rules.meet(command)
+        return rule.fault if rule else None
 
     async def passage(self) -> None:
         """Returns when bytes may pass."""

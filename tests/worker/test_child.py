@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from overpaint_common.errors import DeviceOutOfMemory, ModelLoadFailed, ModelUnreachable, UnknownModel
+from overpaint_common.live import connect
+from overpaint_common.references import Reference
+from overpaint_producer.local.redis import EmbeddedRedis
 from overpaint_worker import child
 from overpaint_worker.engine.calls import Loader
 from overpaint_worker.engine.registry import Registry
+from tests.support.stack import eventually
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +60,28 @@ def test_wrong_settings_are_final(monkeypatch: pytest.MonkeyPatch, caplog: pytes
     monkeypatch.setenv("OVERPAINT_SLOTS", "0")
     assert child.main() == 78
     assert "OVERPAINT_SLOTS" in caplog.text
+
+
+def test_a_child_told_to_stop_ends_also_without_redis(tmp_path: Path) -> None:
+    """Given a child alone whose Redis is gone, when it gets SIGTERM, then it ends soon after its grace period."""
+    with EmbeddedRedis(tmp_path / "redis", append_only=False) as redis, connect(redis.url) as client:
+        folder = Reference.from_path(tmp_path)
+        environment = {
+            **os.environ,
+            "OVERPAINT_REDIS_URL": redis.url,
+            "OVERPAINT_LEDGER": str(folder.join("ledger")),
+            "OVERPAINT_READ": str(folder.join("in")),
+            "OVERPAINT_WRITE": str(folder.join("out")),
+            "OVERPAINT_GRACE": "1",
+        }
+        with subprocess.Popen([sys.executable, "-m", "tests.faults.worker", "child"], env=environment) as process:
+            try:
+                eventually(lambda: "brpop" in {known["cmd"] for known in client.client_list()}, "waiting for a ticket")
+                redis.kill()
+                process.terminate()
+                assert process.wait(1 + child.OVERTIME + 10) in (0, 70)
+            finally:
+                process.kill()
 
 
 def test_an_unforeseen_error_is_logged_and_not_final(caplog: pytest.LogCaptureFixture) -> None:

@@ -23,9 +23,11 @@ from overpaint_common.errors import (
 from overpaint_common.live import Attempts
 from overpaint_common.patience import insist
 from overpaint_common.settings import Settings
-from overpaint_common.wire import celery_settings, queues_of
+from overpaint_common.wire import celery_settings
+from overpaint_worker.consumption import Consumption
 from overpaint_worker.devices import child_environment, find_devices
 from overpaint_worker.retry import OUTAGE_ATTEMPTS, Decision, decide, decide_blocked
+from overpaint_worker.shares import Shares
 
 
 @pytest.mark.parametrize(
@@ -119,8 +121,10 @@ def test_a_child_sees_its_own_device_and_no_other() -> None:
 
 
 def test_queues_are_drained_from_the_most_urgent_down() -> None:
-    """Given two models, when their queues are listed, then both's interactive come first and bulk last."""
-    assert queues_of(["a", "b"]) == [
+    """Given two models, when their queues are listed, then whole jobs lead, then both's interactive."""
+    consumption = Consumption(["a", "b"], Shares(8), leaving=threading.Event(), submissions=True)
+    assert list(consumption.queues) == [
+        "overpaint.submit",
         *("overpaint.a.interactive", "overpaint.b.interactive"),
         *("overpaint.a.standard", "overpaint.b.standard"),
         *("overpaint.a.bulk", "overpaint.b.bulk"),

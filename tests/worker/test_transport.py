@@ -5,25 +5,28 @@ from __future__ import annotations
 import json
 import ssl
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from celery import Celery
 from kombu import Connection, Consumer
+from pydantic import ValidationError
 from redis import Redis
 
 from overpaint_common import failpoints, wire
 from overpaint_common.errors import InternalError, InvalidMessage
 from overpaint_common.live import connect
+from overpaint_common.raw import RawMessage
 from overpaint_common.tickets import Tickets, declaration
 from overpaint_producer.local.child import Child
 from overpaint_producer.local.redis import EmbeddedRedis
 from overpaint_worker import transport
-from overpaint_worker.messages import MAX_MESSAGE_BYTES, RawMessage, check_message
+from overpaint_worker.messages import MAX_MESSAGE_BYTES, check_message
 from tests.worker.envelopes import SECRET, base64_of, envelope, ticket, wrong_messages
 
 QUEUE = "overpaint.some-model.standard"
@@ -79,7 +82,7 @@ def ran(client: Redis) -> str:
 
 def kept(client: Redis) -> list[RawMessage]:
     entries: Any = client.lrange(wire.RAW_KEY, 0, -1)
-    return [RawMessage.parse(entry) for entry in entries]
+    return [RawMessage.model_validate_json(entry) for entry in entries]
 
 
 def test_no_message_stops_a_worker_or_is_lost(client: Redis, worker: Child) -> None:
@@ -192,11 +195,11 @@ def test_a_ticket_does_not_belong_among_whole_jobs() -> None:
 def test_an_entry_survives_its_own_json() -> None:
     """Given a refused message of any bytes, when its entry is written and read, then it is the same; others raise."""
     entry = RawMessage(queue=QUEUE, reason="r", received_at=datetime.now(UTC), data=bytes(range(256)))
-    assert RawMessage.parse(entry.encode()) == entry
+    assert RawMessage.model_validate_json(entry.model_dump_json()) == entry
     assert entry.name == "40aff2e9d2d8922e"  # of `printf` and sha256sum
-    for wrong in (b"", b"{}", entry.encode().replace('"data":"', '"data":"!')):
-        with pytest.raises(InvalidMessage, match=r"entry of overpaint:raw"):
-            RawMessage.parse(wrong)
+    for wrong in (b"", b"{}", entry.model_dump_json().replace('"data":"', '"data":"!')):
+        with pytest.raises(ValidationError):
+            RawMessage.model_validate_json(wrong)
 
 
 @pytest.mark.parametrize("url", ["redis://user:secret@localhost:6380/3", "rediss://localhost:6380/3"])
@@ -308,8 +311,7 @@ def test_the_fail_points_lie_around_the_copy(
     redis: EmbeddedRedis, client: Redis, point: str, copies: int, request: pytest.FixtureRequest
 ) -> None:
     """Given a fail point, when a message is fetched, then it is hit before or after Redis has the copy."""
-    disarm: Callable[[], None] = lambda: failpoints.arm("")  # noqa: E731
-    request.addfinalizer(disarm)
+    request.addfinalizer(partial(failpoints.arm, ""))
     failpoints.arm(f"{point}=raise")
     with consuming(redis) as (connection, _):
         client.lpush(QUEUE, ticket(QUEUE, "job-number-1"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,8 @@ from celery import signals
 from redis import Redis
 
 from overpaint_common.errors import BrokerUnavailable
-from overpaint_worker.watchdog import Stall, Watchdog, tickets_waiting
+from overpaint_common.live import Live
+from overpaint_worker.watchdog import Stall, Watchdog
 from tests.support.celery_worker import INTERACTIVE, PATIENCE, connected, serving
 
 
@@ -51,7 +51,7 @@ def test_a_consumer_that_hangs_is_reported_once(tmp_path: Path) -> None:
     with serving(tmp_path) as worker, Redis.from_url(worker.redis.url) as redis, connected(signals.task_received, hang):
         watchdog = Watchdog(
             worker.consumption,
-            waiting=partial(tickets_waiting, redis),
+            waiting=Live(redis).waiting,
             on_stuck=on_stuck,
             leaving=worker.leaving,
             patience=0.3,

@@ -50,7 +50,7 @@ UPLOAD_PATIENCE = 60.0
 """Seconds to go on trying to store a painted picture before the job is painted again."""
 
 TELL_PATIENCE = 1.0
-"""Seconds to wait for Redis to know that a source is about to be decoded: should it kill the worker, it is to blame."""
+"""Seconds to wait for Redis to know where a job is, where what happens next depends on it."""
 
 SPOOL_BYTES = 16 * 1024 * 1024
 """A source larger than this waits on disk while it is downloaded."""
@@ -173,6 +173,7 @@ class Attempt:
             data = file.read()
         failpoints.hit("downloading")
         self._enter("prepare")
+        # Should the source kill the worker, it is to blame.
         self._runtime.reporter.flush(job.id, TELL_PATIENCE)
         with self._watch.phase("decode"):
             return Fetched(data, info, decode(data, max_pixels=settings.max_source_pixels))

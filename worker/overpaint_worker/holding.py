@@ -81,9 +81,6 @@ class Holdings:
         with self._lock:
             return iter(list(self._holds.values()))
 
-    def __len__(self) -> int:
-        return len(self._holds)
-
     def _loop(self) -> None:
         pause = self._pause
         while not self._ended.wait(pause):

@@ -22,7 +22,7 @@ from overpaint_common.leases import Claim
 from overpaint_common.live import Progress, last_moment
 from overpaint_common.patience import insist
 from overpaint_common.tickets import milliseconds
-from overpaint_worker.attempt import Attempt, errors_named
+from overpaint_worker.attempt import TELL_PATIENCE, Attempt, errors_named
 from overpaint_worker.consumption import SoloLoop
 from overpaint_worker.holding import Hold
 from overpaint_worker.retry import Decision, decide_blocked
@@ -94,9 +94,11 @@ def _end(runtime: Runtime, claim: Claim, decision: Decision | None) -> None:
     if decision is None:
         runtime.leases.done(claim)
         return
-    runtime.leases.give_back(claim, counted=decision.counted, delay=decision.delay, alone=decision.alone)
     waits = f"again in {decision.delay:.0f} s" if decision.delay else "again at once"
     runtime.reporter.post(claim.job_id, Progress(state="queued", detail=f"given back, to be tried {waits}"))
+    # Told first: the next worker's claim must not be overwritten, nor its ticket be dropped for an end told too early.
+    runtime.reporter.flush(claim.job_id, TELL_PATIENCE)
+    runtime.leases.give_back(claim, counted=decision.counted, delay=decision.delay, alone=decision.alone)
 
 
 def _run(runtime: Runtime, hold: Hold) -> Decision | None:

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import json
-from typing import Annotated, Any, NamedTuple, Self, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 from pydantic import (
-    AwareDatetime,
     BaseModel,
     ConfigDict,
     Field,
     TypeAdapter,
     ValidationError,
-    field_serializer,
-    field_validator,
 )
 
 from overpaint_common import wire
 from overpaint_common.errors import InvalidMessage
-from overpaint_common.frozen import Frozen
 from overpaint_common.job import JobId
 
 MAX_MESSAGE_BYTES = 1024 * 1024
@@ -182,45 +177,3 @@ def _explain(error: ValidationError, *within: str) -> str:
         where = detail["loc"][:-1] if detail["type"] == "extra_forbidden" else detail["loc"]
         found[".".join(map(str, (*within, *where))) or "message"] = detail["msg"]
     return "; ".join(f"{where}: {what}" for where, what in found.items())
-
-
-class RawMessage(Frozen):
-    """An entry of the Redis list `wire.RAW_KEY`: a message that was refused, byte for byte."""
-
-    queue: str
-    reason: str
-    received_at: AwareDatetime
-    """By Redis's clock."""
-    data: bytes
-    """In JSON as base64."""
-
-    @property
-    def name(self) -> str:
-        """What to keep it under: the start of the hex sha256 of its bytes."""
-        return fingerprint(self.data)
-
-    @classmethod
-    def parse(cls, entry: bytes | str) -> Self:
-        """Read an entry; raises InvalidMessage for one that `encode` did not write."""
-        try:
-            return cls.model_validate_json(entry)
-        except ValidationError as error:
-            raise InvalidMessage(_explain(error, f"entry of {wire.RAW_KEY}")) from None
-
-    def encode(self) -> str:
-        """The entry as JSON."""
-        return self.model_dump_json()
-
-    @field_validator("data", mode="before")
-    @classmethod
-    def _decode(cls, value: object) -> object:
-        return base64.b64decode(value, validate=True) if isinstance(value, str) else value
-
-    @field_serializer("data", when_used="json")
-    def _encode(self, value: bytes) -> str:
-        return base64.b64encode(value).decode()
-
-
-def fingerprint(data: bytes) -> str:
-    """By which a message is named without repeating it: the start of its hex sha256."""
-    return hashlib.sha256(data).hexdigest()[:16]

@@ -9,11 +9,9 @@ from typing import Any
 
 from celery import Celery, Task
 from celery.exceptions import Reject
-from pydantic import TypeAdapter, ValidationError
 
 from overpaint_common import wire
 from overpaint_common.errors import BrokerUnavailable, OverpaintError
-from overpaint_common.job import JobId
 from overpaint_common.leases import Claim
 from overpaint_common.tickets import declaration
 from overpaint_worker import transport
@@ -27,8 +25,6 @@ log = logging.getLogger(__name__)
 REJECT_PAUSE = 0.5
 """Seconds before a draining worker puts a message back, lest it fetch the same one again and again."""
 
-_JOB_ID: TypeAdapter[str] = TypeAdapter(JobId)
-
 
 def create_app(runtime: Runtime) -> Celery:
     """The Celery application of one worker process, serving `runtime`'s models from the most urgent queue down."""
@@ -38,8 +34,8 @@ def create_app(runtime: Runtime) -> Celery:
     app.conf.task_queues = [declaration(name) for name in runtime.consumption.queues]
     runtime.consumption.attach(app)
 
-    def run(task: Task, *ticket: Any) -> None:
-        _run(runtime, task, ticket)
+    def run(task: Task, job_id: str, queued_ms: int = 0) -> None:
+        _run(runtime, task, job_id, queued_ms)
 
     def submit(task: Task, *arguments: Any) -> None:
         _submit(runtime, task, arguments)
@@ -49,16 +45,10 @@ def create_app(runtime: Runtime) -> Celery:
     return app
 
 
-def _run(runtime: Runtime, task: Task, ticket: Sequence[Any]) -> None:
+def _run(runtime: Runtime, task: Task, job_id: str, queued_ms: int) -> None:
     queue = task.request.delivery_info["routing_key"]
     try:
-        job_id = _JOB_ID.validate_python(ticket[0] if ticket else None)
-    except ValidationError:
-        log.warning("ticket dropped: %.200r names no job", ticket)
-        return
-    queued_ms = ticket[1] if len(ticket) > 1 and isinstance(ticket[1], int) else 0
-    try:
-        if runtime.draining.is_set() or runtime.consumption.is_alone:
+        if runtime.draining.is_set():
             # A ticket of its own time, so that the keeper does not take it for one that was lost.
             runtime.tickets.send_again(queue, job_id)
             return

@@ -20,7 +20,8 @@ from redis.exceptions import RedisError
 
 from overpaint_common import failpoints, wire
 from overpaint_common.errors import InvalidMessage
-from overpaint_worker.messages import RawMessage, check_message, fingerprint
+from overpaint_common.raw import RawMessage, fingerprint
+from overpaint_worker.messages import check_message
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +110,7 @@ class Channel(redis.Channel):  # type: ignore[misc]
                 seconds, microseconds = client.time()
                 received_at = _EPOCH + timedelta(seconds=seconds, microseconds=microseconds)
                 kept = RawMessage(queue=queue, reason=reason, received_at=received_at, data=raw)
-                client.rpush(wire.RAW_KEY, kept.encode())
+                client.rpush(wire.RAW_KEY, kept.model_dump_json())
         except (RedisError, OSError) as error:
             log.error("message lost sha256=%s: Redis did not keep it, %s", fingerprint(raw), error)
             raise

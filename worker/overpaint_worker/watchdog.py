@@ -6,10 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
-
-from redis import Redis
-from redis.exceptions import RedisError
+from typing import Protocol
 
 from overpaint_common.errors import BrokerUnavailable
 
@@ -63,7 +60,7 @@ class Watchdog:
         patience: float = 60.0,
         interval: float = 5.0,
     ) -> None:
-        """`waiting` counts the tickets in queues, and raises BrokerUnavailable or RedisError without Redis.
+        """`waiting` counts the tickets in queues, and raises BrokerUnavailable without Redis.
 
         `on_stuck` gets the reason, for people. `patience` must exceed the half minute that Celery may wait before it
         connects again.
@@ -97,14 +94,6 @@ class Watchdog:
     def _count(self, queues: Sequence[str]) -> int:
         try:
             return self._waiting(queues) if queues else 0
-        except (BrokerUnavailable, RedisError) as error:
+        except BrokerUnavailable as error:
             log.debug("cannot tell how many tickets wait: %s", error)
             return 0
-
-
-def tickets_waiting(redis: Redis, queues: Sequence[str]) -> int:
-    """The tickets in these queues; raises RedisError."""
-    pipeline: Any = redis.pipeline(transaction=False)
-    for queue in queues:
-        pipeline.llen(queue)
-    return sum(pipeline.execute())

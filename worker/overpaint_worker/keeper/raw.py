@@ -6,13 +6,13 @@ import logging
 from datetime import UTC, datetime
 from typing import Any
 
+from pydantic import ValidationError
 from redis import Redis
 
 from overpaint_common import wire
-from overpaint_common.dead import DeadLetters, DeadMessage
-from overpaint_common.errors import InvalidMessage
+from overpaint_common.dead import DeadLetters
 from overpaint_common.live import broker_errors
-from overpaint_worker.messages import RawMessage
+from overpaint_common.raw import RawMessage
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +38,9 @@ class RawMessages:
 
     def _keep(self, entry: str) -> None:
         try:
-            message = RawMessage.parse(entry)
-        except InvalidMessage as error:
-            log.warning("entry that no worker wrote: %s", error)
-            message = RawMessage(queue="", reason=str(error), received_at=datetime.now(UTC), data=entry.encode())
-        self._dead.put("raw", message.name, DeadMessage.model_validate(message.model_dump(mode="json")))
+            message = RawMessage.model_validate_json(entry)
+        except ValidationError:
+            reason = f"entry of {wire.RAW_KEY} that no worker wrote"
+            log.warning("%s bytes=%d", reason, len(entry))
+            message = RawMessage(queue="", reason=reason, received_at=datetime.now(UTC), data=entry.encode())
+        self._dead.put("raw", message.name, message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -62,8 +63,8 @@ def test_wrong_settings_are_final(monkeypatch: pytest.MonkeyPatch, caplog: pytes
     assert "OVERPAINT_SLOTS" in caplog.text
 
 
-def test_a_child_told_to_stop_ends_also_without_redis(tmp_path: Path) -> None:
-    """Given a child alone whose Redis is gone, when it gets SIGTERM, then it ends soon after its grace period."""
+def test_a_child_told_to_stop_ends_though_redis_hangs(tmp_path: Path) -> None:
+    """Given a child alone whose Redis hangs, when it gets SIGTERM, then it ends soon after its grace period."""
     with EmbeddedRedis(tmp_path / "redis", append_only=False) as redis, connect(redis.url) as client:
         folder = Reference.from_path(tmp_path)
         environment = {
@@ -74,14 +75,16 @@ def test_a_child_told_to_stop_ends_also_without_redis(tmp_path: Path) -> None:
             "OVERPAINT_WRITE": str(folder.join("out")),
             "OVERPAINT_GRACE": "1",
         }
-        with subprocess.Popen([sys.executable, "-m", "tests.faults.worker", "child"], env=environment) as process:
+        command = [sys.executable, "-m", "tests.faults.worker", "child"]
+        with subprocess.Popen(command, env=environment) as process:
             try:
                 eventually(lambda: "brpop" in {known["cmd"] for known in client.client_list()}, "waiting for a ticket")
-                redis.kill()
+                os.kill(redis.pid, signal.SIGSTOP)
                 process.terminate()
                 assert process.wait(1 + child.OVERTIME + 10) in (0, 70)
             finally:
                 process.kill()
+                redis.kill()
 
 
 def test_an_unforeseen_error_is_logged_and_not_final(caplog: pytest.LogCaptureFixture) -> None:

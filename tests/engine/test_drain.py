@@ -19,6 +19,7 @@ from overpaint_worker.holding import Hold, Holdings
 from overpaint_worker.operations.tracker import Tracker
 from tests.engine.direct import call
 from tests.engine.fakes import PATIENCE, GatedModel
+from tests.support.stack import eventually
 
 
 @pytest.fixture
@@ -69,6 +70,7 @@ def test_only_what_has_begun_is_finished(
     painting = threads.submit(paint, holdings, gated)
     assert model.entered.wait(PATIENCE)
     waiting = [threads.submit(paint, holdings, gated) for _ in range(2)]
+    eventually(lambda: len(list(holdings)) == 3, "all in hand")
 
     drain.begun.set()
 
@@ -110,6 +112,18 @@ def test_a_job_that_reaches_the_engine_late_does_not_wait_for_it(
         assert fetched.stopped.wait(PATIENCE)
         with pytest.raises(WorkerStopping):
             submit(gated, fetched)
+    assert not model.ran
+
+
+def test_a_job_that_is_taken_late_is_given_back(gated: Engine, model: GatedModel, holdings: Holdings) -> None:
+    """Given a ticket that arrived as the drain began, when its job is in hand, then it is stopped at once."""
+    drain = Drain(gated, holdings, grace=60)
+    with held(holdings) as early:
+        drain.start()
+        drain.begun.set()
+        assert early.stopped.wait(PATIENCE)
+        with pytest.raises(WorkerStopping):
+            paint(holdings, gated)
     assert not model.ran
 
 

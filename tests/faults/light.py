@@ -7,6 +7,7 @@ A prompt may begin with one of these words, and the rest of it is the model's:
     poison:oom      what torch raises where the device is out of memory
     poison:hang     that step never ends, as a kernel that hangs
     poison:broken   an exception that nobody foresaw
+    die:<path>      the engine's thread ends after its first step, unless `<path>` exists, and creates `<path>`
     gate:<path>     creates `<path>.<seed>` and waits at its first step until `<path>` exists
 """
 
@@ -86,6 +87,10 @@ def _obey(call: Call, on_step: Callable[[int], None]) -> None:
             threading.Event().wait()
         case "poison", _, "broken":
             raise ZeroDivisionError("on purpose")
+        case "die", _, name if not Path(name).exists():
+            Path(name).touch()
+            thread = ctypes.c_ulong(threading.get_ident())
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(SystemExit))
         case "gate", _, name:
             Path(f"{name}.{call.seed}").touch()
             while not Path(name).exists():

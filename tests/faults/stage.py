@@ -25,10 +25,9 @@ from tests.faults.crew import Crew
 from tests.faults.oracle import Oracle, Verdict
 from tests.faults.receiver import SECRET, Receiver
 from tests.faults.recording import RecordingProxy
-from tests.faults.worker import WORKER
 from tests.support.redis_proxy import RedisProxy
 from tests.support.s3 import S3Server
-from tests.support.stack import START_LIMIT, Stack, encoded, eventually, picture
+from tests.support.stack import LIGHT_WORKER, START_LIMIT, Stack, encoded, eventually, picture
 
 LEASE = 2
 """Seconds."""
@@ -94,7 +93,7 @@ class Stage(Stack):
         }
 
     @contextmanager
-    def crews(self, count: int = 1, command: Sequence[str] = WORKER, **environment: str) -> Iterator[list[Crew]]:
+    def crews(self, count: int = 1, command: Sequence[str] = LIGHT_WORKER, **environment: str) -> Iterator[list[Crew]]:
         """That many workers, started side by side, all announced; ended afterwards.
 
         A keeper lists all open jobs when it first leads. That is over, so that it cannot make up for what fails next.
@@ -109,7 +108,7 @@ class Stage(Stack):
                 eventually(lambda: bool(self.direct.exists(wire.EPOCH_KEY)), "the keeper's first listing")
             yield crews
 
-    def start_crew(self, command: Sequence[str] = WORKER, **environment: str) -> Crew:
+    def start_crew(self, command: Sequence[str] = LIGHT_WORKER, **environment: str) -> Crew:
         """A supervisor that has been started; ending it is the caller's."""
         log = self.folder / f"worker-{time.monotonic_ns()}.log"
         with log.open("wb") as file:

@@ -20,8 +20,6 @@ import sys
 import time
 from pathlib import Path
 
-WORKER = (sys.executable, "-m", "tests.faults.worker")
-
 
 def skew_clock(seconds: float) -> None:
     """Set Python's clock ahead; to be called before anything else takes a reference to it."""
@@ -62,7 +60,7 @@ def supervise() -> int:
     longest = float(os.environ.get("OVERPAINT_TEST_BACKOFF", "0.2"))
     supervisor.FIRST_BACKOFF = min(supervisor.FIRST_BACKOFF, longest)
     supervisor.LAST_BACKOFF = longest
-    command = (*WORKER, "child")
+    command = (sys.executable, "-m", "tests.faults.worker", "child")
     return supervisor.Supervisor(["cpu"], grace=settings.grace, command=command, keeper=keeper).run()
 
 

@@ -24,6 +24,8 @@ from tests.support.faulty_http import FaultyProxy
 from tests.support.s3 import S3Server
 
 WORKER = (sys.executable, "-m", "overpaint_worker", "--devices", "cpu")
+LIGHT_WORKER = (sys.executable, "-m", "tests.faults.worker")
+"""The same on a model of numpy alone, see tests.faults.light: for what is the same with every model."""
 START_LIMIT = 90.0
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from overpaint_common.errors import InvalidJob, JobExpired
 from overpaint_producer import Img2Img, verify_webhook
-from tests.support.stack import Stack, eventually, job
+from tests.support.stack import LIGHT_WORKER, Stack, eventually, job
 from tests.webhooks.receivers import receiver
 
 SECRET = "whsec_dGhpcyBpcyBhIHNlY3JldCBmb3IgdGVzdHMgb25seSE="
@@ -25,7 +25,7 @@ def test_a_running_job_ends_at_its_deadline_and_its_receiver_is_told(idle: Stack
             "OVERPAINT_WEBHOOK_PRIVATE": "true",
             "OVERPAINT_WEBHOOK_SECRET": SECRET,
         }
-        with idle.worker(**environment):
+        with idle.worker(LIGHT_WORKER, OVERPAINT_TEST_STEP="0.05", **environment):
             deadline = datetime.now(UTC) + timedelta(seconds=4)
             long = (Img2Img(prompt="a blue square", steps=200, strength=1),)
             handle = producer.submit(

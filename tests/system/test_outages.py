@@ -16,7 +16,7 @@ from overpaint_common.errors import BrokerUnavailable, StorageUnavailable
 from overpaint_common.references import Reference
 from overpaint_producer import Img2Img, Output, Producer
 from tests.support.faults import answer, drop_response, requests
-from tests.support.stack import Stack, encoded, eventually, job, picture
+from tests.support.stack import LIGHT_WORKER, Stack, encoded, eventually, job, picture
 
 
 def test_redis_down_at_submission_is_healed_by_the_same_key(idle: Stack) -> None:
@@ -32,7 +32,7 @@ def test_redis_down_at_submission_is_healed_by_the_same_key(idle: Stack) -> None
         assert len(idle.keys("ledger", "open")) == 1
 
         idle.redis.start()
-        with idle.worker():
+        with idle.worker(LIGHT_WORKER):
             assert producer.submit(body, idempotency_key="k").id == handle.id
             assert handle.wait(timeout=60).status == "succeeded"
         assert len(idle.keys("ledger", "jobs")) == 2
@@ -109,7 +109,7 @@ def test_a_full_disk_ends_in_a_record_that_says_so(idle: Stack, tiny_disk: Path)
         while True:
             ballast.write(b"x" * 4096)
     output = Reference.from_path(tiny_disk / "out").as_prefix()
-    with idle.producer() as producer, idle.worker(OVERPAINT_WRITE=str(output)):
+    with idle.producer() as producer, idle.worker(LIGHT_WORKER, OVERPAINT_WRITE=str(output)):
         handle = producer.submit(job(idle, output=Output(prefix=str(output)), max_attempts=1))
         record = handle.wait(timeout=90)
         eventually(lambda: not idle.keys("ledger", "open"), "marker deleted")
@@ -139,7 +139,7 @@ def test_a_silent_redis_holds_a_submission_up_for_seconds_only(idle: Stack) -> N
 
 def test_a_job_under_way_ends_while_redis_is_down(idle: Stack) -> None:
     """Given a running job, when Redis goes, then its record is written and the worker takes jobs again."""
-    with idle.producer() as producer, idle.worker():
+    with idle.producer() as producer, idle.worker(LIGHT_WORKER, OVERPAINT_TEST_STEP="0.05"):
         handle = producer.submit(job(idle, passes=(Img2Img(prompt="a blue square", steps=60, strength=1),)))
         eventually(lambda: handle.status().step > 2, "in its steps")
         idle.redis.stop()
@@ -153,7 +153,7 @@ def test_a_job_under_way_ends_while_redis_is_down(idle: Stack) -> None:
 
 def test_progress_goes_on_after_a_redis_that_lost_everything(idle: Stack) -> None:
     """Given somebody who follows a job, when Redis ends and comes back empty, then later steps and the end are told."""
-    with idle.producer() as producer, idle.worker(OVERPAINT_LEASE="2"):
+    with idle.producer() as producer, idle.worker(LIGHT_WORKER, OVERPAINT_LEASE="2", OVERPAINT_TEST_STEP="0.05"):
         handle = producer.submit(job(idle, passes=(Img2Img(prompt="a blue square", steps=120, strength=1),)))
         moments = handle.progress(timeout=90)
         before = next(moment.step for moment in moments if moment.step > 2)

@@ -12,32 +12,26 @@ import psutil
 import pytest
 from redis import Redis
 
-from overpaint_producer import Img2Img, Job, Output
+from overpaint_producer import Img2Img, Job
 from tests.support.faults import delay, requests
-from tests.support.stack import Stack, encoded, eventually, picture
+from tests.support.stack import LIGHT_WORKER, Stack, eventually
+from tests.support.stack import job as stack_job
 
-DYING = (sys.executable, "-m", "tests.support.dying_worker")
+STEP = "0.02"
 
 
-def job(stack: Stack, steps: int = 8, **changes: object) -> Job:
-    fields = {
-        "source": stack.put("scene.png", encoded(picture())),
-        "model": "overpaint-mini",
-        "passes": (Img2Img(prompt="a blue square", steps=steps, strength=1),),
-        "output": Output(prefix=stack.output),
-        **changes,
-    }
-    return Job.model_validate(fields)
+def job(stack: Stack, steps: int = 8, prompt: str = "a blue square", **changes: object) -> Job:
+    return stack_job(stack, passes=(Img2Img(prompt=prompt, steps=steps, strength=1),), **changes)
 
 
 def test_jobs_of_a_dead_engine_finish_in_the_next_process(idle: Stack) -> None:
     """Given an engine thread that is killed in its steps, when the supervisor replaces the process, then all jobs end.
 
-    The child is the real one but for a loader that kills the engine's thread once, on the marker's first sight.
+    The child is the real one but for its model, which asks Python to end the thread it runs on.
     """
     marker = idle.folder / "died"
-    with idle.producer() as producer, idle.worker(DYING, OVERPAINT_TEST_DIED=str(marker)) as worker:
-        handles = [producer.submit(job(idle)) for _ in range(4)]
+    with idle.producer() as producer, idle.worker(LIGHT_WORKER) as worker:
+        handles = [producer.submit(job(idle, prompt=f"die:{marker}")) for _ in range(4)]
         records = [handle.wait(timeout=120) for handle in handles]
 
         assert marker.exists()
@@ -52,13 +46,13 @@ def test_jobs_of_a_dead_engine_finish_in_the_next_process(idle: Stack) -> None:
 def test_a_worker_that_is_stopped_finishes_what_it_began(idle: Stack) -> None:
     """Given a worker with jobs in hand and in the queue, when it gets SIGTERM, then it exits 0 and nothing is lost."""
     with idle.producer() as producer:
-        with idle.worker(OVERPAINT_SLOTS="2") as worker:
+        with idle.worker(LIGHT_WORKER, OVERPAINT_SLOTS="2", OVERPAINT_TEST_STEP=STEP) as worker:
             handles = [producer.submit(job(idle, steps=30)) for _ in range(5)]
             eventually(lambda: handles[0].status().step > 0, "first job running")
             assert worker.stop() == 0
         finished = [handle for handle in handles if handle.status().finished]
         assert 0 < len(finished) < 5
-        with idle.worker():
+        with idle.worker(LIGHT_WORKER):
             assert [handle.wait(timeout=60).status for handle in handles] == ["succeeded"] * 5
         assert {handle.result().attempts for handle in handles} <= {1, 2}
 
@@ -69,7 +63,7 @@ def test_a_worker_that_is_stopped_hands_back_what_it_cannot_finish(idle: Stack) 
     None stays with Celery until its visibility timeout, and none has used up an attempt of its own.
     """
     with idle.producer() as producer, Redis.from_url(idle.redis.url) as redis:
-        with idle.worker(OVERPAINT_SLOTS="4", OVERPAINT_GRACE="3") as worker:
+        with idle.worker(LIGHT_WORKER, OVERPAINT_SLOTS="4", OVERPAINT_GRACE="3", OVERPAINT_TEST_STEP="0.1") as worker:
             handles = [producer.submit(job(idle, steps=200, max_attempts=1)) for _ in range(4)]
             eventually(lambda: any(handle.status().step for handle in handles), "a job running")
             began = time.monotonic()
@@ -81,13 +75,13 @@ def test_a_worker_that_is_stopped_hands_back_what_it_cannot_finish(idle: Stack) 
         assert {handle.status().state for handle in handles} == {"queued"}
         for handle in handles[1:]:
             handle.cancel()
-        with idle.worker():
+        with idle.worker(LIGHT_WORKER):
             assert handles[0].wait(timeout=120).status == "succeeded"
 
 
 def test_a_killed_supervisor_takes_its_children_along(idle: Stack) -> None:
     """Given a supervisor that is killed, when its pipe closes, then the child ends by itself."""
-    with idle.worker() as worker:
+    with idle.worker(LIGHT_WORKER) as worker:
         children = psutil.Process(worker.process.pid).children()
         assert len(children) == 1
         os.kill(worker.process.pid, signal.SIGKILL)
@@ -100,7 +94,7 @@ def test_urgent_jobs_overtake_those_that_wait(idle: Stack) -> None:
     with idle.producer() as producer:
         bulk = [producer.submit(job(idle, priority="bulk")) for _ in range(6)]
         urgent = producer.submit(job(idle, priority="interactive"))
-        with idle.worker(OVERPAINT_SLOTS="1"):
+        with idle.worker(LIGHT_WORKER, OVERPAINT_SLOTS="1"):
             records = [handle.wait(timeout=120) for handle in bulk]
             first = urgent.wait(timeout=10).started_at
         assert first is not None

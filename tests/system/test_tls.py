@@ -9,7 +9,7 @@ import pytest
 
 from overpaint_common.errors import StorageUnavailable
 from overpaint_common.live import connect
-from tests.support.stack import Stack, job
+from tests.support.stack import LIGHT_WORKER, Stack, job
 from tests.support.tls import certificate, tls_front
 
 
@@ -33,7 +33,7 @@ def test_a_job_goes_through_redis_and_s3_over_tls(idle: Stack, tmp_path: Path, m
         secure = {"OVERPAINT_REDIS_URL": redis_url, "OVERPAINT_S3_ENDPOINT_URL": endpoint}
         with (
             idle.producer(redis_url=redis_url, s3_endpoint_url=endpoint) as producer,
-            idle.worker(**trust, **secure),
+            idle.worker(LIGHT_WORKER, **trust, **secure),
         ):
             handle = producer.submit(job(idle))
             assert handle.not_queued is None

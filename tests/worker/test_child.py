@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from overpaint_producer.local.redis import EmbeddedRedis
 from overpaint_worker import child
 from overpaint_worker.engine.calls import Loader
 from overpaint_worker.engine.registry import Registry
-from tests.support.stack import eventually
+from tests.support.stack import LIGHT_WORKER, eventually
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +74,7 @@ def test_a_child_told_to_stop_ends_though_redis_hangs(tmp_path: Path) -> None:
             "OVERPAINT_WRITE": str(folder.join("out")),
             "OVERPAINT_GRACE": "1",
         }
-        command = [sys.executable, "-m", "tests.faults.worker", "child"]
+        command = [*LIGHT_WORKER, "child"]
         with subprocess.Popen(command, env=environment) as process:
             try:
                 eventually(lambda: "brpop" in {known["cmd"] for known in client.client_list()}, "waiting for a ticket")

@@ -16,6 +16,10 @@ RESERVE = 10.0
 """Seconds at the end of the grace for handing jobs back; a third of it where that is less."""
 
 
+def _stopping() -> WorkerStopping:
+    return WorkerStopping("the worker was told to stop; another one takes the job over")
+
+
 class Drain:
     """Once `begun` is set, interrupts the jobs in hand, so that each is handed back before the process is killed."""
 
@@ -32,6 +36,7 @@ class Drain:
 
     def _run(self) -> None:
         self.begun.wait()
+        self._holdings.refuse(_stopping)
         self._interrupt(also_begun=False)
         time.sleep(self._patience)
         self._interrupt(also_begun=True)
@@ -39,6 +44,6 @@ class Drain:
     def _interrupt(self, *, also_begun: bool) -> None:
         chosen = [hold for hold in self._holdings if also_begun or not hold.begun]
         for hold in chosen:
-            hold.stop(WorkerStopping("the worker was told to stop; another one takes the job over"))
+            hold.stop(_stopping())
         self._engine.sweep()
         log.info("draining interrupted=%d also_begun=%s", len(chosen), also_begun)

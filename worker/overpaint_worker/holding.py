@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from overpaint_common.errors import BrokerUnavailable, JobCancelled, LeaseLost, OverpaintError
@@ -54,6 +54,7 @@ class Holdings:
         self._lock = threading.Lock()
         self._renewing = threading.Lock()
         self._holds: dict[str, Hold] = {}
+        self._refusal: Callable[[], OverpaintError] | None = None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="leases", daemon=True)
 
@@ -70,12 +71,19 @@ class Holdings:
         hold = Hold(claim)
         with self._lock:
             self._holds[claim.attempt] = hold
+            if self._refusal is not None:
+                hold.stop(self._refusal())
         try:
             yield hold
         finally:
             # A renewal under way would take the lease again after it was ended.
             with self._renewing, self._lock:
                 self._holds.pop(claim.attempt, None)
+
+    def refuse(self, reason: Callable[[], OverpaintError]) -> None:
+        """From now on stop each new job at once, for what `reason` makes."""
+        with self._lock:
+            self._refusal = reason
 
     def __iter__(self) -> Iterator[Hold]:
         with self._lock:

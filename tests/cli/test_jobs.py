@@ -7,7 +7,7 @@ import json
 import signal
 import subprocess
 import sys
-import threading
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -226,11 +226,22 @@ def test_cancel_after_the_end_changes_nothing_and_says_so(place: Place, producer
     assert json.loads(place.run("cancel", job_id, "--json").stdout)["state"] == "succeeded"
 
 
+def _interrupted(process: subprocess.Popen[str]) -> str:
+    """What a process says on stderr once Ctrl-C has ended it; where it hangs, the traces of its threads."""
+    for _ in range(3):
+        # Python prints and drops an interrupt that meets a finalizer, once in thousands; a person presses again.
+        process.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            return process.communicate(timeout=10)[1]
+    process.send_signal(signal.SIGABRT)
+    return process.communicate()[1]
+
+
 def test_interrupting_wait_leaves_the_job_and_says_how_to_end_it(place: Place, producer: Producer) -> None:
     # Given `wait` on a job that does not move
     job_id = place.submit()
     waiting = subprocess.Popen(
-        [sys.executable, "-m", "overpaint_producer.cli", "wait", job_id],
+        [sys.executable, "-X", "faulthandler", "-m", "overpaint_producer.cli", "wait", job_id],
         stderr=subprocess.PIPE,
         text=True,
         # A test run in the background of a script ignores Ctrl-C, and a child inherits that.
@@ -238,13 +249,9 @@ def test_interrupting_wait_leaves_the_job_and_says_how_to_end_it(place: Place, p
     )
     assert waiting.stderr is not None
     assert "no worker serves" in waiting.stderr.readline()
-    # When Ctrl-C comes, with a guard against hanging
-    guard = threading.Timer(30, waiting.kill)
-    guard.start()
-    waiting.send_signal(signal.SIGINT)
-    _, said = waiting.communicate()
-    guard.cancel()
+    # When Ctrl-C comes
+    said = _interrupted(waiting)
     # Then
-    assert waiting.returncode == 130
+    assert waiting.returncode == 130, said
     assert f"overpaint cancel {job_id}" in said
     assert producer.handle(job_id).status().state == "queued"

@@ -9,13 +9,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 
 from overpaint_common import wire
 from tests.faults.crew import Crew
-from tests.faults.stage import SLOTS, Stage
+from tests.faults.stage import SLOTS, Stage, stage
 from tests.support.faulty_http import answer, hang, requests
+from tests.support.s3 import S3Server
 from tests.support.stack import eventually
 
 
@@ -148,15 +150,13 @@ def test_interactive_jobs_without_end_do_not_keep_bulk_waiting(play: Stage, crew
 
 
 @pytest.mark.long
-def test_a_keeper_that_dies_is_followed_by_another(play: Stage, crews: list[Crew]) -> None:
+def test_a_keeper_that_dies_is_followed_by_another(server: S3Server, tmp_path: Path) -> None:
     """Given two supervisors, when the one whose keeper leads is killed and then a worker with jobs, then the other
     keeper returns them."""
-    with play.crews(1) as more:
-        leader = next(
-            crew for crew in [*crews, *more] if crew.text().rfind("keeper leads") > crew.text().rfind("stands by")
-        )
+    with stage(server, tmp_path) as play, play.crews(2) as crews:
+        leader = next(crew for crew in crews if crew.text().rfind("keeper leads") > crew.text().rfind("stands by"))
         play.submit_many(6)
         leader.process.kill()
-        next(crew for crew in [*crews, *more] if crew is not leader).signal_child(signal.SIGKILL)
+        next(crew for crew in crews if crew is not leader).signal_child(signal.SIGKILL)
 
         play.judge(within=60).require()

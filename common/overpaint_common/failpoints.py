@@ -136,11 +136,17 @@ def _created(path: Path) -> bool:
 
 
 def _kill() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+    _signal(signal.SIGKILL)
 
 
 def _stop() -> None:
-    os.kill(os.getpid(), signal.SIGSTOP)
+    _signal(signal.SIGSTOP)
+
+
+def _signal(number: int) -> None:
+    os.kill(os.getpid(), number)
+    # Another thread may take it, and this one must not go on until it has.
+    time.sleep(0.2)
 
 
 def _segv() -> None:

@@ -174,11 +174,13 @@ class Oracle:
         ]
 
     def _examine(self, accepted: Collection[str]) -> tuple[dict[str, dict[str, Any]], list[Violation]]:
+        # In this order, since work may go on: what was put before the listing must be in it.
+        written = [write for write in list(self._proxy.writes) if _is_record(write.key) and write.succeeded]
         found = self._list("ledger/jobs/")
         records = self._records(found)
         violations = self._rewritten()
-        for write in self._proxy.writes:
-            if _is_record(write.key) and write.succeeded and found.get(write.key) != write.etag:
+        for write in written:
+            if found.get(write.key) != write.etag:
                 violations.append(Violation("record changed", write.key, f"{write.method} gave {write.etag}", True))
         open_jobs = {key.rpartition("/")[2] for key in self._list("ledger/open/")}
         for job in sorted({*accepted, *open_jobs} - records.keys()):
@@ -224,7 +226,11 @@ class Oracle:
         if etag is None:
             yield Violation("picture missing", key, "named by its record", final=True)
             return
-        body = self._body(key, etag)
+        try:
+            body = self._body(key, etag)
+        except self._client.exceptions.NoSuchKey:
+            yield Violation("picture missing", key, "deleted since it was listed")
+            return
         digest = hashlib.sha256(body).hexdigest()
         if (digest, len(body)) != (output["sha256"], output["size"]):
             yield Violation("picture differs", key, f"sha256 {digest}, recorded {output['sha256']}", final=True)

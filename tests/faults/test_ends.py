@@ -69,7 +69,7 @@ def store_gone(play: Stage) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("crews")
-@pytest.mark.parametrize("trouble", [nothing_amiss, redis_gone, store_gone])
+@pytest.mark.parametrize("trouble", [nothing_amiss, redis_gone, pytest.param(store_gone, marks=pytest.mark.long)])
 def test_a_worker_told_to_stop_hands_its_jobs_on(
     play: Stage, trouble: Callable[[Stage], AbstractContextManager[None]]
 ) -> None:

@@ -12,7 +12,7 @@ from tests.faults.stage import Stage
     ("poison", "code"),
     [
         ("kill", "worker_crashed"),
-        ("segv", "worker_crashed"),
+        pytest.param("segv", "worker_crashed", marks=pytest.mark.long),
         ("hang", "engine_died"),
         ("oom", "device_out_of_memory"),
         ("broken", "pipeline_failed"),

@@ -43,7 +43,7 @@ def all_well(play: Stage) -> None:
     ("busy", "ending"),
     [
         pytest.param(0, False, marks=pytest.mark.long),
-        (3, False),
+        pytest.param(3, False, marks=pytest.mark.long),
         (ALL, True),
         pytest.param(ALL, False, marks=pytest.mark.long),
     ],

@@ -50,7 +50,7 @@ def test_a_job_that_kills_every_worker_ends_as_failed_with_a_dead_letter(place: 
     assert (record.status, record.failure.code) == ("failed", "worker_crashed")
     letter = place.dead.read(f"jobs/{job.id}")
     assert (letter.code, letter.document is not None) == ("worker_crashed", True)
-    assert not place.redis.exists(wire.lease_key(job.id))
+    eventually(lambda: not place.redis.exists(wire.lease_key(job.id)), "lease gone")
 
 
 def test_a_ticket_that_vanished_between_redis_and_worker_is_sent_again(place: Place, keeping: Keeping) -> None:

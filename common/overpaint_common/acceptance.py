@@ -13,7 +13,7 @@ from overpaint_common.errors import (
     SettingsError,
     UnknownModel,
 )
-from overpaint_common.fleet import ModelCard, settle
+from overpaint_common.fleet import ModelCard, models_of, settle
 from overpaint_common.job import Job
 from overpaint_common.ledger import Held, Ledger
 from overpaint_common.live import Live, Progress
@@ -50,11 +50,12 @@ class Acceptance:
         digest, not_queued = job.digest(), None
         try:
             self._check_deadline(job)
-            card = find_model(self._live.models(), job.model)
-            self._check_ledger(card)
-            settled = settle(job, card)
+            announced = self._live.models()
+            cards = {name: card for name in models_of(job) if (card := find_model(announced, name)) is not None}
+            self._check_ledger(cards.get(job.model))
+            settled = settle(job, cards)
         except BrokerUnavailable as error:
-            settled, not_queued = settle(job, None), error
+            settled, not_queued = settle(job, {}), error
         except (InvalidJob, ForbiddenReference, ForbiddenWebhook):
             # What was accepted once stays accepted, also where the fleet has changed since.
             if not self._ledger.holds(job.id, digest):

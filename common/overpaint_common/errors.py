@@ -27,6 +27,7 @@
     |   |-- SourceTruncated
     |   |-- SourceTooLarge            more pixels or bytes than allowed
     |   `-- SourceAnimated            several frames where one picture is wanted
+    |-- UnsafePicture                 the model's safety checker refused what it painted
     |-- EngineError
     |   |-- ModelLoadFailed           the registry entry or its files are wrong
     |   |   `-- ModelUnreachable      its repository cannot be reached
@@ -163,6 +164,10 @@ class SourceTooLarge(SourceError):
 
 class SourceAnimated(SourceError):
     code = "source_animated"
+
+
+class UnsafePicture(OverpaintError):
+    code = "unsafe_picture"
 
 
 class EngineError(OverpaintError):

@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from overpaint_common.errors import InvalidJob
 from overpaint_common.frozen import Frozen
-from overpaint_common.passes import OPERATIONS, Pass, Seed
+from overpaint_common.passes import OPERATIONS, Img2Img, Inpaint, Pass, Seed
 from overpaint_common.references import ObjectUri, PrefixUri, Reference
 from overpaint_common.seeds import new_job_id, seed_of_job
 
@@ -34,6 +34,9 @@ PRIORITIES: tuple[Priority, ...] = ("interactive", "standard", "bulk")
 """From the most urgent to the least."""
 
 
+Colour = Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")]
+
+
 class Prepare(Frozen):
     """How the source is fitted to the model before the first pass."""
 
@@ -42,6 +45,8 @@ class Prepare(Frozen):
     bucket: the native area in the source's aspect ratio; keep: the source's own size."""
     size: Annotated[int, Field(ge=8, le=8192)] | None = None
     """Side in pixels to fit to; None is the model's native size."""
+    fill: Literal["edge", "reflect"] | Colour = "edge"
+    """What lies beside a padded picture: its border pixels going on, its mirror image, or a colour such as #000000."""
 
 
 def _roomy(prefix: str) -> str:
@@ -59,6 +64,11 @@ class Output(Frozen):
     format: PictureFormat = "png"
     quality: Annotated[int, Field(ge=1, le=100)] = 90
     """For jpeg and webp."""
+    size: Literal["model", "source"] = "model"
+    """model: as painted, in the source's aspect ratio; source: scaled to the source's exact size (after crop, to that
+    of the part that was kept), where what no pass touched is the source's own pixels."""
+    intermediates: bool = False
+    """Store the picture after each pass but the last one too."""
 
 
 class Job(Frozen):
@@ -83,6 +93,8 @@ class Job(Frozen):
     max_attempts: Annotated[int, Field(ge=1, le=10)] = 3
     webhook: HttpUrl | None = None
     labels: Annotated[dict[LabelName, Label], Field(max_length=32)] = Field(default_factory=dict)
+    reproducible: bool = False
+    """Paint so that the same software on the same device repeats the pictures byte for byte, which may be slower."""
 
     @classmethod
     def parse(cls, body: bytes | str) -> Self:
@@ -105,10 +117,23 @@ class Job(Frozen):
     def digest(self) -> str:
         """Hex sha256 of the body as the caller gave it, the id left out.
 
-        Fields at None are left out too, so that a field added later with None as its default changes no digest.
+        Fields at their defaults are left out too, so that a field added later changes no digest.
         """
-        body = self.model_dump(mode="json", exclude={"id"}, exclude_none=True)
+        body = self.model_dump(mode="json", exclude={"id"}, exclude_defaults=True)
+        body["passes"] = [{**given, "op": p.op} for given, p in zip(body["passes"], self.passes, strict=True)]
         return hashlib.sha256(json.dumps(body, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+    @property
+    def pictures(self) -> dict[str, ObjectUri]:
+        """Everything that the job reads, by the field that names it: the source, masks and control pictures."""
+        found = {"source": self.source}
+        for index, p in enumerate(self.passes):
+            if isinstance(p, Inpaint):
+                found[f"passes.{index}.mask"] = p.mask
+            if isinstance(p, Img2Img):
+                given = {f"passes.{index}.controls.{i}.image": control.image for i, control in enumerate(p.controls)}
+                found |= {field: uri for field, uri in given.items() if uri is not None}
+        return found
 
     @property
     def base_seed(self) -> int:

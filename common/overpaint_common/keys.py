@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from overpaint_common.job import Job, JobId, Priority
 from overpaint_common.references import Reference
 
-_PICTURE = re.compile(r"\d+-[0-9a-f]{12}\.(png|jpeg|webp)")
+_PICTURE = re.compile(r"\d+(-pass\d+)?-[0-9a-f]{12}\.(png|jpeg|webp)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +47,13 @@ def job_prefix(job: Job) -> Reference:
     return Reference.parse(job.output.prefix).join(job.id).as_prefix()
 
 
-def picture(job: Job, variant: int, attempt: str) -> Reference:
-    """The key names the attempt, so that two attempts never write the same object."""
-    return job_prefix(job).join(f"{variant}-{attempt}.{job.output.format}")
+def picture(job: Job, variant: int, attempt: str, *, after_pass: int | None = None) -> Reference:
+    """The key names the attempt, so that two attempts never write the same object.
+
+    `after_pass` is the number of the pass that made it, for a picture that is not the last.
+    """
+    between = "" if after_pass is None else f"-pass{after_pass}"
+    return job_prefix(job).join(f"{variant}{between}-{attempt}.{job.output.format}")
 
 
 def is_picture(name: str) -> bool:

@@ -201,7 +201,7 @@ class Ledger:
 
     def _sweep(self, job: Job, record: Result, outputs: ObjectStore) -> None:
         prefix = job_prefix(job)
-        named = {output.uri for output in record.outputs}
+        named = {stored.uri for stored in record.stored}
         for info in list(outputs.list(prefix)):
             if str(info.reference) not in named and is_picture(info.reference.key.removeprefix(prefix.key)):
                 outputs.delete(info.reference)

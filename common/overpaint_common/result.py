@@ -30,19 +30,26 @@ class PassRun(Frozen):
     """One pass of one variant as it ran."""
 
     op: str
-    seed: int
     steps: int
     """Of the whole trajectory, as asked."""
     effective_steps: int
     """Denoising steps that ran."""
     start_step: int
     """Index of the first of them within the trajectory."""
+    seed: int | None = None
+    """None for a pass that draws no noise."""
+    model: str | None = None
+    """By its name in the registry; None for a pass that needs none."""
+    scheduler: str | None = None
+    """Its class."""
     passthrough: bool = False
     """Strength 0: the picture went through untouched and no model ran."""
     started_at: AwareDatetime | None = None
     """When the engine took it up."""
     seconds: float = 0
     """On the engine."""
+    output: StoredObject | None = None
+    """The picture as this pass left it, where the job asked for intermediates."""
 
 
 class VariantResult(Frozen):
@@ -116,6 +123,11 @@ class Result(Frozen):
     variants: tuple[VariantResult, ...] = ()
     source: SourceInfo | None = None
     model: ModelInfo | None = None
+    """The first one that ran; None where none did."""
+    models: tuple[ModelInfo, ...] = ()
+    """All that ran, in the order of their first pass."""
+    reproducible: bool = False
+    """The same software on the same device repeats the pictures byte for byte."""
     device: str | None = None
     batch_rows: int | None = None
     """Rows of the largest forward that this job took part in."""
@@ -130,6 +142,12 @@ class Result(Frozen):
     accepted_at: AwareDatetime
     started_at: AwareDatetime | None = None
     finished_at: AwareDatetime
+
+    @property
+    def stored(self) -> tuple[StoredObject, ...]:
+        """All pictures and intermediates."""
+        between = (run.output for variant in self.variants for run in variant.passes if run.output is not None)
+        return (*self.outputs, *between)
 
     @property
     def outputs(self) -> tuple[StoredObject, ...]:

@@ -12,12 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overpaint_common.errors import InvalidJob, NotServed, StrengthTooSmall
-from overpaint_common.fleet import ModelCard, settle, total_steps
+from overpaint_common.fleet import settle, total_steps
 from overpaint_common.job import MAX_JOB_BYTES, Job
 from overpaint_common.passes import MAX_SEED, Img2Img
 from overpaint_common.schema import FOLDER, render, schemas
 from overpaint_common.seeds import job_id_from_key, seeds_of_passes
 from overpaint_common.steps import StepsRule, check_strength, effective_steps
+from tests.support.cards import model_card
 
 BODY: dict[str, Any] = {
     "id": "job-number-1",
@@ -26,17 +27,12 @@ BODY: dict[str, Any] = {
     "passes": [{"op": "img2img", "prompt": "a cat in oil"}],
     "output": {"prefix": "s3://pictures/cats"},
 }
-CARD = ModelCard(
-    name="sd15",
-    operations=("img2img",),
-    family="stable-diffusion",
-    steps_rule="floor",
+CARD = model_card(
+    "sd15",
     native_size=512,
     default_steps=50,
     default_guidance_scale=7.5,
-    max_steps=100,
     max_size=1024,
-    revision="local",
     reads=("s3://photos/",),
     writes=("s3://pictures/",),
 )
@@ -125,28 +121,28 @@ def test_a_job_is_measured_as_it_is_sent() -> None:
 def test_a_remedy_is_never_more_than_the_model_takes() -> None:
     """Given a strength that only more steps than allowed would serve, when refused, then another remedy is named."""
     with pytest.raises(StrengthTooSmall, match="raise the strength"):
-        settle(job(passes=[{"op": "img2img", "strength": 0.002}]), CARD)
+        settle(job(passes=[{"op": "img2img", "strength": 0.002}]), {CARD.name: CARD})
 
 
 def test_settling_fills_every_default_and_is_final() -> None:
     """Given a bare job, when it is settled, then nothing is left open, and settling again changes nothing."""
-    settled = settle(job(), CARD)
+    settled = settle(job(), {CARD.name: CARD})
     (only,) = settled.passes
     assert isinstance(only, Img2Img)
     assert (only.steps, only.guidance_scale) == (50, 7.5)
     assert settled.seed == only.seed is not None
-    assert settle(settled, CARD) == settled
-    assert total_steps(settled, CARD) == 25
+    assert settle(settled, {CARD.name: CARD}) == settled
+    assert total_steps(settled, {CARD.name: CARD}) == 25
 
 
 def test_settling_without_a_fleet_still_settles_the_seeds() -> None:
     """Given no announced model, when a job is settled, then steps stay open but a retry draws the same noise."""
-    settled = settle(job(), None)
+    settled = settle(job(), {})
     (only,) = settled.passes
     assert isinstance(only, Img2Img)
     assert only.steps is None
     assert only.seed is not None
-    assert settle(settled, CARD).passes[0] == settle(job(), CARD).passes[0]
+    assert settle(settled, {CARD.name: CARD}).passes[0] == settle(job(), {CARD.name: CARD}).passes[0]
 
 
 @pytest.mark.parametrize(
@@ -160,7 +156,7 @@ def test_settling_without_a_fleet_still_settles_the_seeds() -> None:
 def test_what_the_fleet_does_not_serve_is_refused(changes: dict[str, Any], says: str) -> None:
     """Given a valid job beyond the fleet, when it is settled, then the error says what is not served."""
     with pytest.raises(NotServed, match=says):
-        settle(job(**changes), CARD)
+        settle(job(**changes), {CARD.name: CARD})
 
 
 @given(
@@ -220,7 +216,7 @@ def test_the_schema_accepts_and_refuses_as_the_code_does() -> None:
     """Given bodies, when they are held against the schema by another library, then it agrees with ours."""
     validator = jsonschema.Draft202012Validator(json.loads((FOLDER / "job.schema.json").read_text()))
     assert validator.is_valid(BODY)
-    assert validator.is_valid(json.loads(settle(job(), CARD).model_dump_json()))
+    assert validator.is_valid(json.loads(settle(job(), {CARD.name: CARD}).model_dump_json()))
     for wrong in ({"extra": 1}, {"variants": 17}, {"source": "ftp://x/y"}, {"passes": [{"op": "dream"}]}):
         assert not validator.is_valid({**BODY, **wrong})
 

@@ -8,28 +8,18 @@ from overpaint_common.errors import ForbiddenWebhook, InvalidJob, SettingsError
 from overpaint_common.fleet import ModelCard, settle
 from overpaint_common.job import Job
 from overpaint_common.settings import AccessSettings
+from tests.support.cards import model_card
 from tests.webhooks.conftest import SECRET, Place
 
-CARD = ModelCard(
-    name="mini",
-    operations=("img2img",),
-    family="stable-diffusion",
-    steps_rule="floor",
-    native_size=64,
-    default_steps=10,
-    default_guidance_scale=3,
-    max_steps=50,
-    max_size=512,
-    revision="local",
-    reads=("file:///",),
-    writes=("file:///",),
+CARD = model_card(
+    "mini", default_steps=10, default_guidance_scale=3, max_steps=50, reads=("file:///",), writes=("file:///",)
 )
 
 
-def allowing(text: str) -> ModelCard:
-    """A card as a worker with this OVERPAINT_WEBHOOKS announces it."""
+def allowing(text: str) -> dict[str, ModelCard]:
+    """The card as a worker with this OVERPAINT_WEBHOOKS announces it."""
     settings = AccessSettings.load(ledger="s3://ledger/", webhooks=text, webhook_secret=SECRET)
-    return CARD.model_copy(update={"webhooks": settings.webhooks})
+    return {CARD.name: CARD.model_copy(update={"webhooks": settings.webhooks})}
 
 
 @pytest.mark.parametrize(
@@ -80,14 +70,14 @@ def test_the_refusal_names_the_setting(place: Place) -> None:
     with pytest.raises(
         ForbiddenWebhook, match=r"jobs may name no receiver; .* add hooks\.a\.org to OVERPAINT_WEBHOOKS"
     ):
-        settle(place.job("job-number-1", "https://hooks.a.org/"), CARD)
+        settle(place.job("job-number-1", "https://hooks.a.org/"), {CARD.name: CARD})
 
 
 def test_without_a_fleet_only_the_form_is_looked_at(place: Place) -> None:
     """Given no announced model, when a job names a receiver, then the worker will look, but no password is taken."""
-    assert settle(place.job("job-number-1", "https://hooks.example.com/"), None).webhook is not None
+    assert settle(place.job("job-number-1", "https://hooks.example.com/"), {}).webhook is not None
     with pytest.raises(ForbiddenWebhook, match="holds a user name or a password"):
-        settle(place.job("job-number-1", "https://:t0ken@hooks.example.com/"), None)
+        settle(place.job("job-number-1", "https://:t0ken@hooks.example.com/"), {})
 
 
 @pytest.mark.parametrize("url", ["ftp://example.com/t0ken", "hooks.example.com/t0ken", "https://[t0ken"])

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from overpaint_worker.imaging.fit import Fill, fit, place, restore
+from overpaint_worker.imaging.fit import Fill, fill_named, fit, place, restore
 from overpaint_worker.imaging.placement import LONGEST_BUCKET, Method, Size, plan
 
 from .files import photograph
@@ -105,6 +105,59 @@ def test_reflection_mirrors_and_a_colour_fills() -> None:
     assert np.asarray(mirrored)[0].tolist() == [0, 1, 2, 3, 2, 1, 0, 1]
     filled = fit(picture.convert("RGB"), size=8, method="keep", fill=(9, 8, 7)).picture
     assert filled.getpixel((7, 0)) == (9, 8, 7)
+
+
+def test_fills_are_named_as_jobs_name_them() -> None:
+    """Given the fills that a job may name, when they are read, then padding is made of them; others are refused."""
+    assert [fill_named(name) for name in ("edge", "reflect", "#000000", "#12ab9f")] == [
+        "edge",
+        "reflect",
+        (0, 0, 0),
+        (0x12, 0xAB, 0x9F),
+    ]
+    with pytest.raises(ValueError, match="mirror"):
+        fill_named("mirror")
+
+
+@pytest.mark.parametrize(
+    "fill", ["edge", "reflect", (0, 0, 0), (250, 128, 3)], ids=["edge", "reflect", "black", "colour"]
+)
+@pytest.mark.parametrize("size", [(64, 20), (20, 64), (1, 50), (50, 1)], ids=lambda size: f"{size[0]}x{size[1]}")
+def test_padding_is_what_the_fill_says(fill: Fill, size: Size) -> None:
+    """Given pictures that need padding, when they are fitted, then it is numpy's of the scaled picture, or the
+    colour, and the source lies inside as it is."""
+    fitted = fit(photograph(size), size=64, method="pad", fill=fill)
+    left, top, right, bottom = fitted.placement.content
+    pixels = np.asarray(fitted.picture)
+    sides = ((top, 64 - bottom), (left, 64 - right), (0, 0))
+    inside = pixels[top:bottom, left:right]
+    if isinstance(fill, str):
+        expected = np.pad(inside, sides, mode=fill)
+    else:
+        expected = np.stack([np.pad(inside[..., c], sides[:2], constant_values=fill[c]) for c in range(3)], axis=-1)
+    assert np.array_equal(pixels, expected)
+    assert np.array_equal(
+        inside, np.asarray(photograph(size).resize((right - left, bottom - top), Image.Resampling.LANCZOS))
+    )
+
+
+@given(source=SOURCES, size=MODELS, method=METHODS, scale=st.sampled_from([0.5, 1, 1.3, 2, 4]))
+def test_the_content_is_found_in_pictures_of_other_sizes(
+    source: Size, size: Size | int, method: Method, scale: float
+) -> None:
+    """Given a picture that passes enlarged, when its content is looked for, then it is the placed one's, scaled: of
+    the restored size within a pixel, inside the picture, and never empty."""
+    placement = plan(source, size=size, method=method)
+    made = (max(1, round(placement.model[0] * scale)), max(1, round(placement.model[1] * scale)))
+    left, top, right, bottom = placement.content_of(made)
+    assert 0 <= left < right <= made[0]
+    assert 0 <= top < bottom <= made[1]
+    if scale == 1:
+        assert placement.content_of(made) == placement.content
+    if method != "stretch":
+        width, height = placement.restored_size(made)
+        assert abs(right - left - width) <= 1
+        assert abs(bottom - top - height) <= 1
 
 
 def test_a_four_times_larger_picture_comes_back_at_four_times_the_content() -> None:

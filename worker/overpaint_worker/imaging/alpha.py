@@ -9,11 +9,13 @@ BACKGROUND = (255, 255, 255)
 """What lies under transparent pixels while a model repaints them: white, as in most viewers and training pictures."""
 
 
-def over_background(colours: Image.Image, alpha: Image.Image | None) -> Image.Image:
-    """Straight colours (RGB) blended over BACKGROUND by their alpha (L, same size)."""
+def over_background(
+    colours: Image.Image, alpha: Image.Image | None, background: tuple[int, int, int] = BACKGROUND
+) -> Image.Image:
+    """Straight colours (RGB) blended over a background by their alpha (L, same size)."""
     if alpha is None:
         return colours
-    return Image.composite(colours, Image.new("RGB", colours.size, BACKGROUND), alpha)
+    return Image.composite(colours, Image.new("RGB", colours.size, background), alpha)
 
 
 def put_back(picture: Image.Image, alpha: Image.Image) -> Image.Image:

@@ -7,12 +7,22 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageColor
 
 from overpaint_worker.imaging.placement import Box, Method, Placement, Size, plan
 
 Fill = Literal["edge", "reflect"] | tuple[int, int, int]
 """What lies beside a padded picture: "edge" (its border pixels go on), "reflect" (mirrored), or a colour, 0 to 255."""
+
+
+def fill_named(name: str) -> Fill:
+    """The fill that a job names: "edge", "reflect", or a colour as #rrggbb. Raises ValueError for anything else."""
+    if name == "edge":
+        return "edge"
+    if name == "reflect":
+        return "reflect"
+    red, green, blue, *_ = ImageColor.getrgb(name)
+    return red, green, blue
 
 
 @dataclass(frozen=True, slots=True)

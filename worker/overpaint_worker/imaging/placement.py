@@ -41,6 +41,13 @@ class Placement:
             return _inside(self.source, (width, height))
         return width, height
 
+    def content_of(self, made: Size) -> Box:
+        """Where the source lies in a picture of `made` pixels that a model made of the placed one; at least 1 x 1."""
+        across, down = made[0] / self.model[0], made[1] / self.model[1]
+        left = min(round(self.content[0] * across), made[0] - 1)
+        top = min(round(self.content[1] * down), made[1] - 1)
+        return left, top, max(left + 1, round(self.content[2] * across)), max(top + 1, round(self.content[3] * down))
+
 
 def plan(source: Size, *, size: Size | int, method: Method, multiple: int = 8) -> Placement:
     """Where a source of `source` pixels goes.

@@ -6,11 +6,10 @@ import sys
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
-from overpaint_common.result import ModelInfo, WarningNote
+from overpaint_common.result import ModelInfo
 from overpaint_worker import child
-from overpaint_worker.engine.calls import Call, Loader
+from overpaint_worker.engine.calls import Call, Loader, Made
 from overpaint_worker.engine.registry import Registry
 from overpaint_worker.keeper.build import build_keeper
 from overpaint_worker.settings import KeeperSettings
@@ -22,11 +21,9 @@ class Noop:
 
     info = ModelInfo(name="noop", revision="local", digest="0" * 64, pipeline="none", scheduler="none", dtype="float32")
 
-    def run(
-        self, call: Call, on_step: Callable[[int], None]
-    ) -> tuple[NDArray[np.float32], int, tuple[WarningNote, ...]]:
+    def run(self, call: Call, on_step: Callable[[int], None]) -> Made:
         on_step(1)
-        return np.asarray(call.picture, dtype=np.float32) / np.float32(255), 1, ()
+        return Made(np.asarray(call.picture, dtype=np.float32) / np.float32(255), 1)
 
 
 def noop_loader(_: Registry, __: str) -> Loader:

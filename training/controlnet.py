@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from diffusers import ControlNetModel, StableDiffusionControlNetImg2ImgPipeline, StableDiffusionImg2ImgPipeline
 from PIL import Image
-from skimage.feature import canny
 
+from overpaint_worker.imaging.edges import edges as edges_of
 from training.batches import Batch, Batches, DrawnScenes, PairBatches, to_tensor
 from training.captions import full_caption
 from training.diffusion import late_timesteps, noised_towards
@@ -32,13 +32,6 @@ _HELD_OUT = 48
 _ROWS = 6
 
 
-def edges_of(picture: Image.Image, sigma: float = 1.0) -> Image.Image:
-    """The edges that Canny (1986) finds after a blur of `sigma` pixels, white on black; RGB, of the same size."""
-    grey = np.asarray(picture.convert("L"), dtype=np.float64) / 255
-    found = canny(grey, sigma=sigma)
-    return Image.fromarray(found.astype(np.uint8) * 255).convert("RGB")
-
-
 class EdgeBatches:
     """Pairs of encoded scenes as in `PairBatches`, with the edges of the source, which has the target's outlines.
 
@@ -55,7 +48,7 @@ class EdgeBatches:
         assert sources is not None
         sigmas = np.random.default_rng((self.seed, step, 1)).uniform(*_SIGMAS, len(sources))
         pictures = [Image.fromarray(one) for one in sources.permute(0, 2, 3, 1).contiguous().numpy()]
-        edges = to_tensor([edges_of(*one) for one in zip(pictures, sigmas, strict=True)])
+        edges = to_tensor([edges_of(one, sigma=sigma) for one, sigma in zip(pictures, sigmas, strict=True)])
         return replace(self._latents[step], edges=edges)
 
 

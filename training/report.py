@@ -26,9 +26,9 @@ from torch import nn
 from tqdm import tqdm
 
 from overpaint_producer.sheet import Row, Tile, contact_sheet, save_sheet
+from overpaint_worker.imaging.edges import edges as edges_of
 from training.captions import full_caption
 from training.classifier import names_of
-from training.controlnet import edges_of
 from training.enlarged import FACTOR
 from training.judging import colour_of, distance, edge_energy, interval, overlap, psnr, share_of
 from training.scenes import Attributes, Changes, Scene, attributes_of, draw, split_seeds

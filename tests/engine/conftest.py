@@ -37,7 +37,14 @@ class Models:
         self.folder = cache(self._folder)
         self.direct = cache(self._direct)
         self.loaded = cache(self._loaded)
-        self.registry = Registry(models={name: ModelSpec(path=root / name, family=f) for name, f in FAMILIES.items()})
+        self.registry = Registry(
+            models={
+                name: ModelSpec.model_validate(
+                    {"path": root / name, "family": family, "task": "edit" if name in EDITORS else "repaint"}
+                )
+                for name, family in FAMILIES.items()
+            }
+        )
 
     def _folder(self, name: str) -> Path:
         if name == "mini":
@@ -65,7 +72,12 @@ FAMILIES = {
     "sdxl": "stable-diffusion-xl",
     "sd3": "flow-matching",
     "flux": "flow-matching",
+    "instruct": "stable-diffusion",
+    "sdxl-instruct": "stable-diffusion-xl",
+    "kontext": "flow-matching",
+    "flux2": "flow-matching",
 }
+EDITORS = ("instruct", "sdxl-instruct", "kontext", "flux2")
 CLASSES = {
     "mini": "StableDiffusionImg2ImgPipeline",
     "sd": "StableDiffusionImg2ImgPipeline",
@@ -76,6 +88,10 @@ CLASSES = {
     "sdxl": "StableDiffusionXLImg2ImgPipeline",
     "sd3": "StableDiffusion3Img2ImgPipeline",
     "flux": "FluxImg2ImgPipeline",
+    "instruct": "StableDiffusionInstructPix2PixPipeline",
+    "sdxl-instruct": "StableDiffusionXLInstructPix2PixPipeline",
+    "kontext": "FluxKontextPipeline",
+    "flux2": "Flux2KleinPipeline",
 }
 MAKERS: dict[str, Callable[[Path], Path]] = {
     "sd": tiny_models.tiny_stable_diffusion,
@@ -86,6 +102,10 @@ MAKERS: dict[str, Callable[[Path], Path]] = {
     "sdxl": tiny_models.tiny_sdxl,
     "sd3": tiny_models.tiny_sd3,
     "flux": tiny_models.tiny_flux,
+    "instruct": tiny_models.tiny_instruct,
+    "sdxl-instruct": tiny_models.tiny_sdxl_instruct,
+    "kontext": tiny_models.tiny_kontext,
+    "flux2": tiny_models.tiny_flux2,
 }
 
 

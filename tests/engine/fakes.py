@@ -10,14 +10,12 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from overpaint_common.job import Priority
-from overpaint_common.result import ModelInfo, WarningNote
-from overpaint_worker.engine.calls import Call, Painted
+from overpaint_common.result import ModelInfo
+from overpaint_worker.engine.calls import Call, Made, Painted
 from overpaint_worker.engine.engine import Engine
 from tests.engine.direct import call
 
@@ -35,7 +33,7 @@ class GatedModel:
         self.ran: list[str] = []
         self.before_step: Callable[[Call], None] = lambda _: None
 
-    def run(self, call: Call, on_step: Callable[[int], None]) -> tuple[NDArray[Any], int, tuple[WarningNote, ...]]:
+    def run(self, call: Call, on_step: Callable[[int], None]) -> Made:
         self.ran.append(call.prompt)
         for step in range(call.steps):
             self.entered.set()
@@ -43,7 +41,7 @@ class GatedModel:
                 pass
             self.before_step(call)
             on_step(step + 1)
-        return np.zeros((call.picture.height, call.picture.width, 3), np.float32), 1, ()
+        return Made(np.zeros((call.picture.height, call.picture.width, 3), np.float32), 1)
 
 
 class Deaths:

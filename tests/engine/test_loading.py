@@ -76,7 +76,7 @@ def test_a_named_pipeline_is_the_one_that_runs(models: Models) -> None:
     ("name", "says"),
     [
         ("StableDiffusionImg2ImagePipeline", "has no pipeline 'StableDiffusionImg2ImagePipeline'; check its spelling"),
-        ("StableDiffusionPipeline", "no image-to-image pipeline that Overpaint can serve: it takes no image, strength"),
+        ("StableDiffusionPipeline", "can serve for task 'repaint': it takes no image, strength"),
         ("StableDiffusionInpaintPipeline", "it wants mask_image"),
         ("FluxKontextPipeline", "it takes no strength"),
         ("IFImg2ImgPipeline", "it takes no callback_on_step_end"),

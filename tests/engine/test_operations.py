@@ -7,43 +7,30 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from overpaint_common.errors import JobCancelled, NotServed, PipelineFailed
+from overpaint_common.errors import JobCancelled, PipelineFailed
 from overpaint_common.fleet import ModelCard, settle, total_steps
 from overpaint_common.job import Job, Output
-from overpaint_common.passes import Img2Img, MatchColor, Pass
+from overpaint_common.passes import Img2Img, Pass
 from overpaint_worker.engine.calls import Call
 from overpaint_worker.engine.engine import Engine
-from overpaint_worker.operations import SERVED
-from overpaint_worker.operations.img2img import to_picture
+from overpaint_worker.imaging.fit import fit
 from overpaint_worker.operations.passes import Outcome, is_passthrough, passthrough_runs, run_passes
 from overpaint_worker.operations.tracker import Tracker
+from overpaint_worker.operations.work import Inputs
 from tests.engine.conftest import Models
 from tests.engine.direct import call, noise_picture
 from tests.engine.fakes import PATIENCE, GatedModel
+from tests.support.cards import model_card
 
 
 def card(name: str, models: Models) -> ModelCard:
-    return ModelCard(
-        name=name,
-        operations=SERVED,
-        family="",
-        steps_rule=models.registry[name].steps_rule,
-        native_size=64,
-        default_steps=6,
-        default_guidance_scale=4.0,
-        max_steps=100,
-        max_size=512,
-        revision="local",
-        reads=("s3://inbox/",),
-        writes=("s3://outbox/",),
-    )
+    return model_card(name, operations=models.registry[name].operations, steps_rule=models.registry[name].steps_rule)
 
 
 def settled(name: str, models: Models, *passes: Pass, **fields: Any) -> Job:
     job = Job(source="s3://inbox/cat.png", model=name, passes=passes, output=Output(prefix="s3://outbox/"), **fields)
-    return settle(job, card(name, models))
+    return settle(job, {name: card(name, models)})
 
 
 def seeds_of(job: Job) -> list[int]:
@@ -60,8 +47,10 @@ class Progress:
 
 
 def run(job: Job, models: Models, engine: Engine, progress: Progress | None = None) -> Outcome:
-    rule = models.registry[job.model].steps_rule
-    return run_passes(job, noise_picture(), rule, engine, (progress or Progress()).tracker)
+    fitted = fit(noise_picture(), size=64, method="keep")
+    cards = {job.model: card(job.model, models)}
+    inputs = Inputs(fitted.picture, fitted.placement)
+    return run_passes(job, inputs, cards, engine, (progress or Progress()).tracker)
 
 
 def step(prompt: str = "a red cat", strength: float = 0.6, **changes: Any) -> Img2Img:
@@ -120,7 +109,7 @@ def test_passes_are_direct_calls_chained_through_8_bit_pictures(engine: Engine, 
     middle = seeds_of(job)[1]
     assert recorded == [(3, 6, 3, 3, False), (middle, 6, 0, 6, True), (seed_of_last, 4, 3, 1, False)]
     assert [r.started_at is None for r in variant.runs] == [False, True, False]
-    assert outcome.model is not None
+    assert [model.name for model in outcome.models] == ["sd"]
     assert outcome.engine_seconds == pytest.approx(sum(r.seconds for r in variant.runs), abs=1e-5)
 
 
@@ -145,7 +134,7 @@ def test_progress_ends_exactly_at_the_total(engine: Engine, models: Models, name
     run(job, models, engine, progress)
 
     assert progress.totals == sorted(progress.totals)
-    assert progress.totals[-1] == total_steps(job, card(name, models))
+    assert progress.totals[-1] == total_steps(job, {name: card(name, models)})
     assert set(progress.totals) == set(range(progress.totals[-1] + 1))
 
 
@@ -206,19 +195,3 @@ def test_a_job_of_strength_0_alone_needs_no_engine(models: Models) -> None:
     assert [(r.passthrough, r.effective_steps, r.start_step) for r in passthrough_runs(job, 1)] == [(True, 0, 6)] * 2
     assert passthrough_runs(job, 1)[0].seed == 6
     assert not is_passthrough(settled("sd", models, step(strength=0), step(strength=0.5)))
-
-
-def test_an_operation_that_is_not_served_is_refused(models: Models, engine: Engine) -> None:
-    job = Job(source="s3://inbox/a.png", model="sd", passes=(MatchColor(),), output=Output(prefix="s3://outbox/"))
-
-    with pytest.raises(NotServed, match="pass 0 asks for 'match_color'"):
-        run(job, models, engine)
-
-
-def test_rounding_to_8_bits_is_that_of_diffusers(engine: Engine, models: Models) -> None:
-    painted = engine.submit(call("sd")).result(60)
-
-    theirs = models.direct("sd").pipeline.image_processor.numpy_to_pil(painted.pixels[None])[0]
-    ours: Image.Image = to_picture(painted)
-    assert ours.mode == theirs.mode == "RGB"
-    assert ours.tobytes() == theirs.tobytes()

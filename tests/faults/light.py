@@ -20,13 +20,11 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from overpaint_common.result import ModelInfo, WarningNote
-from overpaint_worker.engine.calls import Call, Loader, Model
+from overpaint_common.result import ModelInfo
+from overpaint_worker.engine.calls import Call, Loader, Made, Model
 from overpaint_worker.engine.registry import Registry
 
 GATE_EVERY = 0.02
@@ -47,15 +45,13 @@ class Light:
     def __init__(self, step_seconds: float) -> None:
         self._step_seconds = step_seconds
 
-    def run(
-        self, call: Call, on_step: Callable[[int], None]
-    ) -> tuple[NDArray[np.float32], int, tuple[WarningNote, ...]]:
+    def run(self, call: Call, on_step: Callable[[int], None]) -> Made:
         for step in range(max(1, int(call.steps * call.strength))):
             time.sleep(self._step_seconds)
             on_step(step + 1)
         tint = np.random.default_rng(call.seed).random(3, dtype=np.float32)
         pixels = np.asarray(call.picture, dtype=np.float32) / np.float32(255)
-        return pixels * (1 - np.float32(call.strength)) + tint * np.float32(call.strength), 1, ()
+        return Made(pixels * (1 - np.float32(call.strength)) + tint * np.float32(call.strength), 1)
 
 
 class Misbehaving:
@@ -65,7 +61,7 @@ class Misbehaving:
         self._model = model
         self.info = model.info
 
-    def run(self, call: Call, on_step: Callable[[int], None]) -> tuple[NDArray[Any], int, tuple[WarningNote, ...]]:
+    def run(self, call: Call, on_step: Callable[[int], None]) -> Made:
         def step(done: int) -> None:
             on_step(done)
             if done == 1:

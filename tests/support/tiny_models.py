@@ -13,6 +13,8 @@ from typing import Any
 import diffusers
 import torch
 import transformers
+from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
+from safetensors.torch import load_file, save_file
 
 from overpaint_worker.engine.registry import EMBEDDED
 
@@ -189,3 +191,175 @@ def _scheduler(name: str) -> Any:
 def _saved(pipeline: Any, folder: Path) -> Path:
     pipeline.save_pretrained(folder)
     return folder
+
+
+def tiny_inpainting(folder: Path, *, xl: bool = False) -> Path:
+    """A Stable Diffusion 1.x, or an SDXL, whose UNet sees the mask and what is left of the picture: 9 channels."""
+    folder = tiny_sdxl(folder) if xl else tiny_stable_diffusion(folder)
+    torch.manual_seed(9)
+    config = diffusers.UNet2DConditionModel.load_config(folder / "unet")
+    diffusers.UNet2DConditionModel.from_config(config, in_channels=9).save_pretrained(folder / "unet")
+    index = folder / "model_index.json"
+    index.write_text(index.read_text().replace("Img2ImgPipeline", "InpaintPipeline"))
+    return folder
+
+
+def tiny_instruct(folder: Path) -> Path:
+    """An InstructPix2Pix: a Stable Diffusion whose UNet sees the picture's latents beside the noisy ones."""
+    torch.manual_seed(11)
+    tokenizer = clip_tokenizer(folder)
+    pipeline = diffusers.StableDiffusionInstructPix2PixPipeline(
+        vae=_vae(latent_channels=4),
+        text_encoder=transformers.CLIPTextModel(_clip(tokenizer)),
+        tokenizer=tokenizer,
+        unet=_unet(cross_attention_dim=16, in_channels=8, out_channels=4),
+        scheduler=_scheduler("EulerAncestralDiscreteScheduler"),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    return _saved(pipeline, folder)
+
+
+def tiny_sdxl_instruct(folder: Path) -> Path:
+    """An InstructPix2Pix on SDXL."""
+    parts = diffusers.StableDiffusionXLImg2ImgPipeline.from_pretrained(tiny_sdxl(folder)).components
+    torch.manual_seed(12)
+    parts["unet"] = diffusers.UNet2DConditionModel.from_config(parts["unet"].config, in_channels=8)
+    for part in ("image_encoder", "feature_extractor"):
+        parts.pop(part, None)
+    return _saved(diffusers.StableDiffusionXLInstructPix2PixPipeline(**parts), folder)
+
+
+def tiny_kontext(folder: Path) -> Path:
+    """A Flux Kontext: the picture's latents follow the noisy ones in the transformer's sequence."""
+    parts = diffusers.FluxImg2ImgPipeline.from_pretrained(tiny_flux(folder)).components
+    return _saved(diffusers.FluxKontextPipeline(**parts), folder)
+
+
+def tiny_flux2(folder: Path) -> Path:
+    """A Flux 2 of the Klein kind: a Qwen 3 whose hidden layers 9, 18 and 27 are the prompt, guided in two forwards."""
+    torch.manual_seed(13)
+    characters = [*"abcdefghijklmnopqrstuvwxyz", "Ġ", "<|im_start|>", "<|im_end|>", "<|endoftext|>"]
+    vocabulary = {character: number for number, character in enumerate(characters)}
+    tokenizer = transformers.Qwen2Tokenizer(vocab=vocabulary, merges=[], model_max_length=64)
+    tokenizer.chat_template = "{% for message in messages %}<|im_start|>{{ message.content }}<|im_end|>{% endfor %}"
+    encoder = transformers.Qwen3Config(
+        vocab_size=len(characters),
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=27,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=4,
+    )
+    vae = diffusers.AutoencoderKLFlux2(
+        block_out_channels=(8, 8, 8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=1,
+        norm_num_groups=4,
+        latent_channels=4,
+    )
+    transformer = diffusers.Flux2Transformer2DModel(
+        patch_size=1,
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=3 * 8,
+        timestep_guidance_channels=16,
+        axes_dims_rope=(4, 4, 4, 4),
+        guidance_embeds=False,
+    )
+    pipeline = diffusers.Flux2KleinPipeline(
+        transformer=transformer,
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        vae=vae,
+        text_encoder=transformers.Qwen3ForCausalLM(encoder),
+        tokenizer=tokenizer,
+        is_distilled=False,
+    )
+    return _saved(pipeline, folder)
+
+
+def tiny_control(folder: Path, model: Path, *, seed: int = 21) -> Path:
+    """A ControlNet for the model in a folder; one that changes what is painted, as an untrained one does not."""
+    torch.manual_seed(seed)
+    unet = diffusers.UNet2DConditionModel.from_pretrained(model / "unet")
+    network = diffusers.ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(16, 16, 16, 16))
+    for weights in network.parameters():
+        if not weights.any():
+            torch.nn.init.normal_(weights, std=0.3)
+    for name, weights in network.controlnet_cond_embedding.named_parameters():
+        if name.endswith("weight"):
+            torch.nn.init.kaiming_normal_(weights)
+    network.save_pretrained(folder)
+    return folder
+
+
+def tiny_depth(folder: Path) -> Path:
+    """A DPT that estimates depth at 32 x 32 pixels."""
+    torch.manual_seed(22)
+    config = transformers.DPTConfig(
+        hidden_size=16,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        intermediate_size=16,
+        image_size=32,
+        patch_size=8,
+        backbone_out_indices=[0, 1, 2, 3],
+        neck_hidden_sizes=[8, 8, 8, 8],
+        fusion_hidden_size=8,
+        is_hybrid=False,
+    )
+    model = transformers.DPTForDepthEstimation(config)
+    # Its last activation would make 0 of most of what random weights predict.
+    torch.nn.init.constant_(model.head.head[-2].bias, 1.0)
+    model.save_pretrained(folder)
+    transformers.DPTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
+    return folder
+
+
+def tiny_lora(file: Path, model: Path, *, seed: int, kohya: bool = False) -> Path:
+    """A LoRA of rank 2 for the UNet and the text encoders of a model: keys as diffusers writes them, or as kohya does,
+    with an alpha of 1."""
+    rng = torch.Generator().manual_seed(seed)
+    weights: dict[str, torch.Tensor] = {}
+    for part in ("unet", "text_encoder", "text_encoder_2"):
+        if not (model / part).exists():
+            continue
+        (saved,) = (model / part).glob("*.safetensors")
+        for name, weight in load_file(saved).items():
+            if not name.endswith((".to_q.weight", ".to_v.weight", ".q_proj.weight", ".out_proj.weight")):
+                continue
+            down = torch.randn(2, weight.shape[1], generator=rng) / 4
+            up = torch.randn(weight.shape[0], 2, generator=rng) / 4
+            layer = name.removesuffix(".weight")
+            if not kohya:
+                weights |= {f"{part}.{layer}.lora_A.weight": down, f"{part}.{layer}.lora_B.weight": up}
+                continue
+            flat = {"unet": "lora_unet_", "text_encoder": "lora_te_"}[part] + layer.replace(".", "_")
+            weights |= {f"{flat}.lora_down.weight": down, f"{flat}.lora_up.weight": up, f"{flat}.alpha": torch.ones(())}
+    save_file(weights, file)
+    return file
+
+
+def tiny_checked(folder: Path, model: Path, *, threshold: float) -> Path:
+    """The Stable Diffusion of a folder with a safety checker that refuses what is more like one random direction of its
+    embedding than `threshold`, a cosine."""
+    torch.manual_seed(23)
+    tower = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    config = transformers.CLIPConfig(
+        text_config=tower, vision_config=tower | {"image_size": 16, "patch_size": 4}, projection_dim=8
+    )
+    checker = StableDiffusionSafetyChecker(config)
+    torch.nn.init.normal_(checker.concept_embeds)
+    torch.nn.init.constant_(checker.concept_embeds_weights, 2.0)
+    torch.nn.init.constant_(checker.special_care_embeds_weights, 2.0)
+    checker.concept_embeds_weights.data[0] = threshold
+    extractor = transformers.CLIPImageProcessorPil(size={"shortest_edge": 20}, crop_size={"height": 16, "width": 16})
+    parts = diffusers.StableDiffusionImg2ImgPipeline.from_pretrained(model).components
+    parts |= {"safety_checker": checker, "feature_extractor": extractor}
+    return _saved(diffusers.StableDiffusionImg2ImgPipeline(**parts), folder)

@@ -15,10 +15,11 @@ from safetensors.torch import load_file
 from skimage.feature import canny
 from skimage.transform import downscale_local_mean
 
+from overpaint_worker.imaging.edges import edges as edges_of
 from tests.training.fakes import Always
 from training.batches import Batch, Batches, DrawnScenes, drawn_scenes, to_signed
 from training.checkpoints import LossLog
-from training.controlnet import ControlNetStage, EdgeBatches, edges_of, export_controlnet
+from training.controlnet import ControlNetStage, EdgeBatches, export_controlnet
 from training.diffusion import late_timesteps, noised_towards
 from training.enlarged import FACTOR, CropBatches
 from training.export import bytes_of
@@ -59,6 +60,7 @@ def operations(tiny_run: Recipe) -> Recipe:
 
 
 @pytest.mark.long
+@pytest.mark.long
 def test_the_exported_controlnet_changes_what_the_model_paints(operations: Recipe) -> None:
     controlnet = ControlNetModel.from_pretrained(operations.run / "controlnet")
     pipeline = StableDiffusionControlNetImg2ImgPipeline.from_pretrained(operations.model, controlnet=controlnet)
@@ -79,6 +81,7 @@ def test_the_exported_controlnet_changes_what_the_model_paints(operations: Recip
     assert not np.array_equal(with_edges, without)
 
 
+@pytest.mark.long
 def test_the_exported_upscaler_returns_four_times_the_size(operations: Recipe) -> None:
     pipeline = StableDiffusionUpscalePipeline.from_pretrained(operations.run / "upscaler")
     pipeline.to(torch.float32)
@@ -91,6 +94,7 @@ def test_the_exported_upscaler_returns_four_times_the_size(operations: Recipe) -
     assert np.isfinite(result).all()
 
 
+@pytest.mark.long
 def test_guidance_and_prompt_leave_the_upscalers_result_alone(operations: Recipe) -> None:
     pipeline = StableDiffusionUpscalePipeline.from_pretrained(operations.run / "upscaler")
     pipeline.to(torch.float32)
@@ -108,6 +112,7 @@ def test_guidance_and_prompt_leave_the_upscalers_result_alone(operations: Recipe
     assert np.allclose(one, other, atol=1e-3)
 
 
+@pytest.mark.long
 def test_both_are_exported_as_float16_safetensors_in_the_standard_places(operations: Recipe) -> None:
     upscaler = operations.run / "upscaler"
     weights = "diffusion_pytorch_model.safetensors"
@@ -120,6 +125,7 @@ def test_both_are_exported_as_float16_safetensors_in_the_standard_places(operati
     assert json.loads((upscaler / "unet/config.json").read_text())["in_channels"] == 7
 
 
+@pytest.mark.long
 def test_stages_that_are_done_are_exported_again_without_training(operations: Recipe) -> None:
     checkpoint = operations.run / "upscaler-training" / "latest.pt"
     written = checkpoint.stat().st_mtime_ns
@@ -351,6 +357,7 @@ def test_the_upscaler_samples_from_noise_alone() -> None:
     assert scheduler.alphas_cumprod[999] == 0
 
 
+@pytest.mark.long
 @pytest.mark.long
 def test_the_report_measures_every_figure(operations: Recipe) -> None:
     """Given a tiny model with both, when it is measured, then all is there, and its failures are told."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, BinaryIO, cast
+
+from PIL import Image
 
 from overpaint_common import failpoints, keys
 from overpaint_common.errors import (
@@ -19,11 +21,12 @@ from overpaint_common.errors import (
     LeaseLost,
     ObjectTooLarge,
     OverpaintError,
+    SourceError,
     SourceTooLarge,
     StorageUnavailable,
     UnknownModel,
 )
-from overpaint_common.fleet import ModelCard, settle, total_steps
+from overpaint_common.fleet import ModelCard, models_of, settle, total_steps
 from overpaint_common.job import Job
 from overpaint_common.ledger import Request
 from overpaint_common.live import Progress
@@ -31,20 +34,19 @@ from overpaint_common.patience import insist
 from overpaint_common.references import Reference
 from overpaint_common.result import Failure, Result, ResultStatus, SourceInfo, StoredObject, VariantResult, WarningNote
 from overpaint_common.storage import ObjectInfo
-from overpaint_worker.finishing import EncodedVariant, encode_variants, passthrough_variants
+from overpaint_worker.finishing import EncodedPicture, EncodedVariant, encode_variants, passthrough_variants
 from overpaint_worker.holding import Hold
-from overpaint_worker.imaging.decode import Source, decode
-from overpaint_worker.imaging.fit import Fitted, fit
+from overpaint_worker.imaging.alpha import over_background
+from overpaint_worker.imaging.decode import Source, decode, decode_straight
+from overpaint_worker.imaging.fit import Fitted, fill_named, fit
 from overpaint_worker.operations.passes import Outcome, is_passthrough, run_passes
 from overpaint_worker.operations.tracker import Tracker
+from overpaint_worker.operations.work import Inputs
 from overpaint_worker.retry import Decision, decide
 from overpaint_worker.runtime import Runtime
 from overpaint_worker.stopwatch import Stopwatch
 
 log = logging.getLogger(__name__)
-
-FAR_FROM_NATIVE = 2.5
-"""Pixel counts beyond this factor of the model's native one, either way, are warned of."""
 
 UPLOAD_PATIENCE = 60.0
 """Seconds to go on trying to store a painted picture before the job is painted again."""
@@ -61,6 +63,8 @@ class Fetched:
     data: bytes
     info: ObjectInfo
     source: Source
+    others: Mapping[str, Image.Image]
+    """Masks and control pictures by reference."""
 
     def describe(self) -> SourceInfo:
         return SourceInfo(
@@ -119,7 +123,7 @@ class Attempt:
         return self._result(job, "failed", failure=Failure.of(error)) if decision.give_up else decision
 
     def _run(self, tracker: Tracker) -> Result:
-        job, card = self._settle()
+        job, cards = self._settle()
         self._runtime.access.check_write(keys.job_prefix(job))
         fetched = self._fetch(job)
         if is_passthrough(job):
@@ -129,15 +133,17 @@ class Attempt:
             return self._result(
                 job, "succeeded", passthrough=True, variants=stored, source=fetched.describe(), warnings=notes
             )
+        card = cards[job.model]
         fitted = self._prepare(job, fetched.source, card.native_size)
         failpoints.hit("decoded")
         self._enter("wait")
         with self._watch.phase("paint"):
-            outcome = run_passes(job, fitted.picture, card.steps_rule, self._runtime.engine, tracker)
+            inputs = Inputs(fitted.picture, fitted.placement, fetched.others)
+            outcome = run_passes(job, inputs, cards, self._runtime.engine, tracker)
         self._watch.add("engine", outcome.engine_seconds)
         self._enter("encode", self._steps)
         with self._watch.phase("encode"):
-            encoded = encode_variants(job, outcome, fetched.source, fitted.placement, self._runtime.software)
+            encoded = encode_variants(job, outcome, fetched.source, inputs, self._runtime.software)
         failpoints.hit("encoded")
         stored = self._upload(job, encoded)
         return self._result(
@@ -146,41 +152,58 @@ class Attempt:
             variants=stored,
             source=fetched.describe(),
             outcome=outcome,
-            warnings=(*_notes(fetched.source), *_far_from_native(fitted, card), *outcome.warnings),
+            warnings=(*_notes(fetched.source), *outcome.warnings),
         )
 
-    def _settle(self) -> tuple[Job, ModelCard]:
+    def _settle(self) -> tuple[Job, Mapping[str, ModelCard]]:
         # A job submitted while no worker was announced arrives with its defaults open.
-        card = self._runtime.cards.get(self._request.job.model)
-        if card is None:
-            known = ", ".join(self._runtime.cards)
-            raise UnknownModel(f"model {self._request.job.model!r} is not in this worker's registry, which has {known}")
-        job = settle(self._request.job, card)
-        self._steps = total_steps(job, card)
+        cards = self._runtime.cards
+        for model in models_of(self._request.job):
+            if model not in cards:
+                known = ", ".join(cards)
+                raise UnknownModel(f"model {model!r} is not in this worker's registry, which has {known}")
+        job = settle(self._request.job, cards)
+        self._steps = total_steps(job, cards)
         self._enter("fetch")
-        return job, card
+        return job, cards
 
     def _fetch(self, job: Job) -> Fetched:
-        settings, reference = self._runtime.settings, Reference.parse(job.source)
-        with self._watch.phase("fetch"), tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as file:
+        with self._watch.phase("fetch"):
+            data, info = self._download(job.source)
+            # A mask may serve several passes.
+            wanted = dict.fromkeys(uri for field, uri in job.pictures.items() if field != "source")
+            others = {uri: self._download(uri)[0] for uri in wanted}
+        failpoints.hit("downloading")
+        self._enter("prepare")
+        # Should a picture kill the worker, it is to blame.
+        self._runtime.reporter.flush(job.id, TELL_PATIENCE)
+        with self._watch.phase("decode"):
+            limit = self._runtime.settings.max_source_pixels
+            return Fetched(
+                data,
+                info,
+                decode(data, max_pixels=limit),
+                {uri: _decode_other(uri, other, limit) for uri, other in others.items()},
+            )
+
+    def _download(self, uri: str) -> tuple[bytes, ObjectInfo]:
+        limit = self._runtime.settings.max_source_bytes
+        with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as file:
             try:
-                info = self._runtime.objects.download(reference, cast(BinaryIO, file), limit=settings.max_source_bytes)
+                info = self._runtime.objects.download(Reference.parse(uri), cast(BinaryIO, file), limit=limit)
             except ObjectTooLarge as error:
                 raise SourceTooLarge(
                     f"{error}; store a smaller file, or have the operator raise OVERPAINT_MAX_SOURCE_BYTES"
                 ) from None
             file.seek(0)
-            data = file.read()
-        failpoints.hit("downloading")
-        self._enter("prepare")
-        # Should the source kill the worker, it is to blame.
-        self._runtime.reporter.flush(job.id, TELL_PATIENCE)
-        with self._watch.phase("decode"):
-            return Fetched(data, info, decode(data, max_pixels=settings.max_source_pixels))
+            return file.read(), info
 
     def _prepare(self, job: Job, source: Source, native_size: int) -> Fitted:
+        prepare = job.prepare
         with self._watch.phase("prepare"):
-            return fit(source.picture, size=job.prepare.size or native_size, method=job.prepare.fit)
+            return fit(
+                source.picture, size=prepare.size or native_size, method=prepare.fit, fill=fill_named(prepare.fill)
+            )
 
     def _upload(self, job: Job, encoded: list[EncodedVariant]) -> tuple[VariantResult, ...]:
         self._enter("upload", self._steps)
@@ -190,25 +213,31 @@ class Attempt:
         return stored
 
     def _store(self, job: Job, variant: EncodedVariant) -> VariantResult:
-        reference = keys.picture(job, variant.index, self._id)
+        runs = list(variant.runs)
+        for number, between in enumerate(variant.between):
+            stored = self._store_picture(job, keys.picture(job, variant.index, self._id, after_pass=number), between)
+            runs[number] = runs[number].model_copy(update={"output": stored})
+        output = self._store_picture(job, keys.picture(job, variant.index, self._id), variant.picture)
+        failpoints.hit("uploading")
+        return VariantResult(
+            index=variant.index, seed=job.base_seed + variant.index, outputs=(output,), passes=tuple(runs)
+        )
+
+    def _store_picture(self, job: Job, reference: Reference, picture: EncodedPicture) -> StoredObject:
         content_type = f"image/{job.output.format}"
         insist(
-            lambda: self._runtime.objects.put(reference, variant.data, content_type=content_type),
+            lambda: self._runtime.objects.put(reference, picture.data, content_type=content_type),
             on=StorageUnavailable,
             seconds=UPLOAD_PATIENCE,
             leaving=self._runtime.draining,
         )
-        failpoints.hit("uploading")
-        output = StoredObject(
+        return StoredObject(
             uri=str(reference),
-            sha256=hashlib.sha256(variant.data).hexdigest(),
-            size=len(variant.data),
-            width=variant.width,
-            height=variant.height,
+            sha256=hashlib.sha256(picture.data).hexdigest(),
+            size=len(picture.data),
+            width=picture.width,
+            height=picture.height,
             content_type=content_type,
-        )
-        return VariantResult(
-            index=variant.index, seed=job.base_seed + variant.index, outputs=(output,), passes=variant.runs
         )
 
     def _enter(self, phase: str, step: int = 0) -> None:
@@ -232,7 +261,9 @@ class Attempt:
             attempt=self._id,
             attempts=self._attempts.started,
             job=job,
-            model=outcome.model if outcome else None,
+            model=next(iter(outcome.models), None) if outcome else None,
+            models=outcome.models if outcome else (),
+            reproducible=job.reproducible and outcome is not None,
             device=self._runtime.worker.device,
             batch_rows=outcome.rows if outcome else None,
             software=self._runtime.software,
@@ -245,18 +276,6 @@ class Attempt:
         )
 
 
-def _far_from_native(fitted: Fitted, card: ModelCard) -> tuple[WarningNote, ...]:
-    width, height = fitted.picture.size
-    ratio = width * height / card.native_size**2
-    if 1 / FAR_FROM_NATIVE <= ratio <= FAR_FROM_NATIVE:
-        return ()
-    message = (
-        f"the model worked at {width} x {height} pixels and was trained on {card.native_size} x {card.native_size}; "
-        "expect worse pictures, or leave prepare.size out"
-    )
-    return (WarningNote(code="size_far_from_native", message=message),)
-
-
 @contextmanager
 def errors_named() -> Iterator[None]:
     """Turn what nobody foresaw into an InternalError, so that it costs the job attempts and ends in a record."""
@@ -267,6 +286,16 @@ def errors_named() -> Iterator[None]:
     except Exception as error:
         log.exception("unforeseen error")
         raise InternalError(f"{type(error).__name__}: {error}; this is a bug in Overpaint, please report it") from error
+
+
+def _decode_other(uri: str, data: bytes, max_pixels: int) -> Image.Image:
+    """A mask or control picture over black, so that what is transparent says nothing; raises the SourceError of what is
+    wrong with it, naming it."""
+    try:
+        source, colours = decode_straight(data, max_pixels=max_pixels)
+    except SourceError as error:
+        raise type(error)(f"{uri}: {error}") from None
+    return over_background(colours, source.alpha, (0, 0, 0))
 
 
 def _notes(source: Source) -> tuple[WarningNote, ...]:

@@ -33,7 +33,12 @@ def find_devices(wanted: str) -> list[str]:
 
 def child_environment(device: str) -> dict[str, str]:
     """What a child must find in its environment before it imports torch."""
-    return {"CUDA_VISIBLE_DEVICES": "" if device == "cpu" else device, "OVERPAINT_DEVICE": device}
+    if device == "cpu":
+        return {"CUDA_VISIBLE_DEVICES": "", "OVERPAINT_DEVICE": device}
+    # Without a workspace of fixed size cuBLAS may add up in another order each time:
+    # https://docs.nvidia.com/cuda/cublas/#results-reproducibility
+    workspace = os.environ.get("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    return {"CUDA_VISIBLE_DEVICES": device, "OVERPAINT_DEVICE": device, "CUBLAS_WORKSPACE_CONFIG": workspace}
 
 
 def _cuda_devices() -> list[str]:

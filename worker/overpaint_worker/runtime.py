@@ -14,7 +14,7 @@ from overpaint_common.acceptance import Acceptance
 from overpaint_common.dead import DeadLetters
 from overpaint_common.errors import BrokerUnavailable
 from overpaint_common.finish import Finish
-from overpaint_common.fleet import ModelCard, WorkerCard
+from overpaint_common.fleet import ControlCard, ModelCard, WorkerCard
 from overpaint_common.leases import Leases
 from overpaint_common.ledger import Ledger
 from overpaint_common.live import Live, connect
@@ -29,7 +29,6 @@ from overpaint_worker.engine.calls import Loader
 from overpaint_worker.engine.engine import Engine, PhaseLimits
 from overpaint_worker.engine.registry import Registry
 from overpaint_worker.holding import Holdings
-from overpaint_worker.operations import SERVED
 from overpaint_worker.reporter import Reporter
 from overpaint_worker.settings import WorkerSettings
 from overpaint_worker.shares import Shares
@@ -156,7 +155,11 @@ def card(name: str, registry: Registry, settings: WorkerSettings) -> ModelCard:
     spec = registry[name]
     return ModelCard(
         name=name,
-        operations=SERVED,
+        operations=spec.operations,
+        schedulers=spec.schedulers,
+        controls=tuple(ControlCard(name=each, reads=control.reads) for each, control in spec.controls.items()),
+        loras=tuple(spec.loras),
+        embeddings=tuple(spec.embeddings),
         family=spec.family,
         steps_rule=spec.steps_rule,
         native_size=spec.native_size,

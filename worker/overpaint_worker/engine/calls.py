@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +14,25 @@ from PIL import Image
 
 from overpaint_common.job import Priority
 from overpaint_common.result import ModelInfo, WarningNote
+from overpaint_common.schedulers import SchedulerName
 
 
 def _ignore(_: str, __: int) -> None:
     pass
+
+
+@dataclass(frozen=True, slots=True)
+class ControlInput:
+    """What one control network is given."""
+
+    name: str
+    """Of the model's registry entry."""
+    picture: Image.Image | None
+    """RGB, of the call's picture's size; None lets the model estimate it from the call's picture."""
+    scale: float = 1.0
+    start: float = 0.0
+    """Share of the running steps after which it sets in."""
+    end: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +45,25 @@ class Call:
     """RGB, already of the size that the model shall work at."""
     prompt: str
     negative_prompt: str
-    strength: float
-    """Within 0..1, and large enough that at least one step runs."""
     steps: int
     guidance_scale: float
     seed: int
     """Of a CPU generator, as a direct diffusers call would take it."""
+    strength: float = 1.0
+    """Within 0..1, and large enough that at least one step runs; 1 for operations that know no strength."""
+    scheduler: SchedulerName | None = None
+    """None is the model's own."""
+    loras: tuple[tuple[str, float], ...] = ()
+    """Names of the model's registry entry, and how much of each."""
+    mask: Image.Image | None = None
+    """For inpaint: L, of the picture's size; from 128 on it is repainted."""
+    controls: tuple[ControlInput, ...] = ()
+    noise_level: int = 20
+    """For upscale."""
+    image_guidance_scale: float | None = None
+    """For edit, in models that are guided by the picture."""
+    reproducible: bool = False
+    """Use deterministic kernels alone."""
     priority: Priority = "standard"
     """A running call lets strictly more urgent ones for its model run between its steps."""
     on_progress: Callable[[str, int], None] = _ignore
@@ -59,6 +87,20 @@ class Painted:
     seconds: float
     """On the engine's thread, without loading and without the calls that interrupted this one."""
     warnings: tuple[WarningNote, ...] = ()
+    scheduler: str = ""
+    """The class that ran."""
+
+
+class Made(NamedTuple):
+    """What a model made of a call."""
+
+    pixels: NDArray[Any]
+    """As in `Painted`."""
+    rows: int
+    """Of the largest forward."""
+    warnings: tuple[WarningNote, ...] = ()
+    scheduler: str | None = None
+    """The class that ran, where it is not the one that the model's `info` names."""
 
 
 class Model(Protocol):
@@ -66,8 +108,8 @@ class Model(Protocol):
 
     info: ModelInfo
 
-    def run(self, call: Call, on_step: Callable[[int], None]) -> tuple[NDArray[Any], int, tuple[WarningNote, ...]]:
-        """Pixels as in `Painted`, rows a forward, and warnings.
+    def run(self, call: Call, on_step: Callable[[int], None]) -> Made:
+        """Paint.
 
         `on_step` is called after each step. It may raise, and it may run other calls on this model: that changes
         neither's pixels, whether they end well or raise.

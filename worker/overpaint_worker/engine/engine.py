@@ -217,9 +217,10 @@ class Engine:
             interrupted += self._let_pass(call)
             check(steps)
 
-        pixels, rows, warnings = model.run(call, on_step)
+        made = model.run(call, on_step)
         seconds = time.monotonic() - started - interrupted
-        return Painted(pixels, model.info, done, rows, started_at, seconds, warnings)
+        scheduler = made.scheduler or model.info.scheduler
+        return Painted(made.pixels, model.info, done, made.rows, started_at, seconds, made.warnings, scheduler)
 
     def _model(self, name: str, on_load: Callable[[], None] = lambda: None) -> Model:
         if self._loaded is None or self._loaded[0] != name:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
 import transformers
+from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # The client's package, whose name changes.
 
 from overpaint_common.errors import ModelLoadFailed, ModelUnreachable
 from overpaint_common.result import ModelInfo
-from overpaint_worker.engine import vetting
-from overpaint_worker.engine.registry import ModelSpec, Registry
+from overpaint_worker.engine import schedulers, vetting
+from overpaint_worker.engine.adapters import Adapters, learn_word
+from overpaint_worker.engine.controls import ControlNetwork, load_depth, load_network
+from overpaint_worker.engine.registry import ControlSpec, FileSpec, ModelSpec, Registry, Task, Weights
+from overpaint_worker.engine.safety import load_checker
 from overpaint_worker.engine.whole import WholeModel
 
 
@@ -35,31 +41,89 @@ class PipelineLoader:
         dtype = dtype_of(spec, self._device)
         _quiet()
         try:
-            folder = folder_of(spec)
-            pipeline = _load(spec, folder, dtype)
-            pipeline.set_progress_bar_config(disable=True)
-            pipeline.to(self._device)
-            digest = weight_digest(folder)
+            return self._loaded(name, spec, dtype)
         except Exception as error:
+            part = error if isinstance(error, PartFailed) else None
             outage = _outage(error)
             if outage is not None:
+                place = spec.repository if part is None else part.place
                 raise ModelUnreachable(
-                    f"model {name!r} cannot be fetched from {spec.repository}: {type(outage).__name__}: {outage}; "
+                    f"model {name!r} cannot be fetched from {place}: {type(outage).__name__}: {outage}; "
                     "check the network, the proxy and HF_ENDPOINT, or keep it on disk and name its folder as path"
                 ) from error
             raise ModelLoadFailed(
                 f"model {name!r} does not load from {spec.path or spec.repository}: {type(error).__name__}: {error}; "
                 "check the registry entry and its files"
-            ) from error
+            ) from (error if part is None else part.__cause__)
+
+    def _loaded(self, name: str, spec: ModelSpec, dtype: torch.dtype) -> WholeModel:
+        folder = folder_of(spec)
+        pipeline = _load(spec, folder, dtype)
+        pipeline.set_progress_bar_config(disable=True)
+        beside = _Beside(pipeline, dtype, self._device)
+        beside.load(spec)
+        pipeline.to(self._device)
+        safety = None if spec.safety == "off" else load_checker(folder, dtype, self._device)
         info = ModelInfo(
             name=name,
             revision=spec.revision or "local",
-            digest=digest,
+            digest=digest_of(folder, beside.places),
             pipeline=type(pipeline).__name__,
             scheduler=type(pipeline.scheduler).__name__,
             dtype=str(dtype).removeprefix("torch."),
         )
-        return WholeModel(pipeline, info)
+        return WholeModel(pipeline, info, controls=beside.controls, adapters=beside.adapters, safety=safety)
+
+
+class PartFailed(ValueError):
+    """Something that the registry names beside a model's own weights does not load."""
+
+    def __init__(self, what: str, spec: Weights, error: Exception) -> None:
+        self.place = spec.path or spec.repository
+        super().__init__(f"its {what} from {self.place}: {type(error).__name__}: {error}")
+
+
+class _Beside:
+    """What the registry names beside a model's own weights: words and LoRAs become part of its pipeline."""
+
+    def __init__(self, pipeline: Any, dtype: torch.dtype, device: str) -> None:
+        self._pipeline, self._dtype, self._device = pipeline, dtype, device
+        self.controls: dict[str, ControlNetwork] = {}
+        self.adapters = Adapters(pipeline)
+        self.places: dict[str, Path] = {}
+        """Of all weights, by kind and name."""
+
+    def load(self, spec: ModelSpec) -> None:
+        """Raises PartFailed."""
+        for word, file in spec.embeddings.items():
+            with self._part(f"embedding {word!r}", file):
+                learn_word(self._pipeline, word, self._placed(f"embeddings/{word}", file_of(file)))
+        for name, file in spec.loras.items():
+            with self._part(f"LoRA {name!r}", file):
+                self.adapters.load(name, self._placed(f"loras/{name}", file_of(file)))
+        for name, control in spec.controls.items():
+            self.controls[name] = self._control(name, control)
+
+    def _control(self, name: str, spec: ControlSpec) -> ControlNetwork:
+        with self._part(f"control {name!r}", spec):
+            folder = self._placed(f"controls/{name}", part_folder_of(spec))
+            network = load_network(folder, self._dtype, self._pipeline).to(self._device)
+        if spec.depth is None:
+            return ControlNetwork(network)
+        with self._part(f"depth model of control {name!r}", spec.depth):
+            folder = self._placed(f"depth/{name}", part_folder_of(spec.depth))
+            return ControlNetwork(network, load_depth(folder, self._dtype, self._device))
+
+    def _placed(self, name: str, place: Path) -> Path:
+        self.places[name] = place
+        return place
+
+    @contextmanager
+    def _part(self, what: str, spec: Weights) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            raise PartFailed(what, spec, error) from error
 
 
 def dtype_of(spec: ModelSpec, device: str) -> torch.dtype:
@@ -80,14 +144,51 @@ def folder_of(spec: ModelSpec) -> Path:
     return Path(diffusers.DiffusionPipeline.download(spec.repository, revision=spec.revision, use_safetensors=True))
 
 
+def part_folder_of(spec: Weights) -> Path:
+    """The folder of one network, downloaded first where the entry names a repository."""
+    if spec.path is not None:
+        return spec.path
+    wanted = ["*.json", "*.safetensors"]
+    return Path(snapshot_download(str(spec.repository), revision=spec.revision, allow_patterns=wanted))
+
+
+def file_of(spec: FileSpec) -> Path:
+    """The safetensors file, downloaded first where the entry names a repository; raises ValueError for another."""
+    if spec.path is not None:
+        file = spec.path if spec.file is None else spec.path / spec.file
+        if file.suffix != ".safetensors" or not file.is_file():
+            raise ValueError(f"{file} is no safetensors file; name one, by path and file")
+        return file
+    if spec.file is None:
+        raise ValueError(f"repository {spec.repository!r} may hold many files; name the one as file")
+    return Path(hf_hub_download(str(spec.repository), spec.file, revision=spec.revision))
+
+
+def digest_of(folder: Path, places: Mapping[str, Path]) -> str:
+    """The `weight_digest` of a model's folder, or where other weights are loaded beside it, one over theirs as well.
+
+    `places`: their folders and files, by name.
+    """
+    own = weight_digest(folder)
+    if not places:
+        return own
+    others = {name: weight_digest(places[name]) if places[name].is_dir() else _content(places[name]) for name in places}
+    return _total({"": own, **dict(sorted(others.items()))})
+
+
 def weight_digest(folder: Path) -> str:
     """Hex sha256 over the relative names and contents of all safetensors files below `folder`."""
-    total = hashlib.sha256()
-    for file in sorted(folder.rglob("*.safetensors")):
-        with file.open("rb") as stream:
-            content = hashlib.file_digest(stream, "sha256").hexdigest()
-        total.update(f"{file.relative_to(folder).as_posix()}\0{content}\n".encode())
-    return total.hexdigest()
+    files = sorted(folder.rglob("*.safetensors"))
+    return _total({file.relative_to(folder).as_posix(): _content(file) for file in files})
+
+
+def _content(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _total(digests: Mapping[str, str]) -> str:
+    return hashlib.sha256("".join(f"{name}\0{digest}\n" for name, digest in digests.items()).encode()).hexdigest()
 
 
 def _outage(error: BaseException | None) -> BaseException | None:
@@ -111,9 +212,18 @@ def _quiet() -> None:
         library.utils.logging.set_verbosity_error()
 
 
+_FACTORIES: Mapping[Task, Any] = {
+    "repaint": diffusers.AutoPipelineForImage2Image,
+    "inpaint": diffusers.AutoPipelineForInpainting,
+    # These have no automatic class: the model's own index says which pipeline it is for.
+    "upscale": diffusers.DiffusionPipeline,
+    "edit": diffusers.DiffusionPipeline,
+}
+
+
 def _load(spec: ModelSpec, folder: Path, dtype: torch.dtype) -> Any:
     vetting.check_folder(folder)
-    factory = diffusers.AutoPipelineForImage2Image if spec.pipeline is None else vetting.named_class(spec.pipeline)
+    factory = _FACTORIES[spec.task] if spec.pipeline is None else vetting.named_class(spec.pipeline, spec.task)
     index = diffusers.DiffusionPipeline.load_config(folder)
     # diffusers misses parts saved as absent, such as SD3's third text encoder, unless they are passed.
     absent: dict[str, Any] = {name: None for name, part in index.items() if isinstance(part, list) and part[0] is None}
@@ -123,6 +233,8 @@ def _load(spec: ModelSpec, folder: Path, dtype: torch.dtype) -> Any:
     pipeline = factory.from_pretrained(
         folder, dtype=dtype, use_safetensors=True, local_files_only=True, trust_remote_code=False, **absent
     )
-    vetting.check_class(type(pipeline))
+    vetting.check_class(type(pipeline), spec.task)
     vetting.check_steps_rule(type(pipeline), spec.steps_rule, spec.family)
+    if spec.scheduler is not None:
+        pipeline.scheduler = schedulers.make(spec.scheduler, pipeline.scheduler)
     return pipeline

@@ -5,13 +5,16 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
 from overpaint_common.errors import SettingsError, UnknownModel
+from overpaint_common.fleet import EmbeddingWord, Reads
 from overpaint_common.frozen import Frozen
 from overpaint_common.job import ModelName, explain
+from overpaint_common.passes import RegistryName
+from overpaint_common.schedulers import FLOW_SCHEDULERS, SCHEDULERS, SchedulerName
 from overpaint_common.steps import StepsRule
 
 Family = Literal["stable-diffusion", "stable-diffusion-xl", "flow-matching"]
@@ -22,18 +25,65 @@ _STEPS_RULES: Mapping[Family, StepsRule] = {
     "flow-matching": "ceil",
 }
 
-EMBEDDED = Path(__file__).parent.parent / "models" / "overpaint-mini"
+Task = Literal["repaint", "inpaint", "upscale", "edit"]
+
+_OPERATIONS: Mapping[Task, tuple[str, ...]] = {
+    "repaint": ("img2img", "inpaint", "match_color"),
+    "inpaint": ("inpaint", "match_color"),
+    "upscale": ("upscale", "match_color"),
+    "edit": ("edit", "match_color"),
+}
+
+MODELS = Path(__file__).parent.parent / "models"
+EMBEDDED = MODELS / "overpaint-mini"
 
 
-class ModelSpec(Frozen):
-    """One entry: `[models.<name>]` in the TOML file."""
+class Weights(Frozen):
+    """Where a set of weights is."""
 
     path: Path | None = None
-    """Folder in the diffusers layout. Exactly one of `path` and `repository` is given."""
+    """Exactly one of `path` and `repository` is given."""
     repository: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] | None = None
     """On a model hub, together with `revision`."""
     revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
     """The full commit: a branch could change under a running fleet."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.path is None) == (self.repository is None):
+            raise ValueError("give exactly one of path and repository")
+        if self.repository is not None and self.revision is None:
+            raise ValueError(f"repository {self.repository!r} needs a revision: the full 40-digit commit")
+        return self
+
+
+class ControlSpec(Weights):
+    """A control network of a model: a folder in the diffusers layout, `[models.<name>.controls.<control>]`."""
+
+    reads: Reads = "picture"
+    depth: Weights | None = None
+    """For depth: a folder of a depth estimation model in the transformers layout."""
+
+    @model_validator(mode="after")
+    def _has_depth(self) -> Self:
+        if (self.reads == "depth") != (self.depth is not None):
+            raise ValueError("depth names the model that estimates it, and goes with reads = 'depth' alone")
+        return self
+
+
+class FileSpec(Weights):
+    """A LoRA or a textual inversion: a safetensors file, or a folder or repository that holds it."""
+
+    file: Annotated[str, Field(pattern=r"^[\w./-]+\.safetensors$")] | None = None
+    """Its name within the folder or repository; None where `path` is the file itself."""
+
+
+class ModelSpec(Weights):
+    """One entry: `[models.<name>]` in the TOML file; weights are a folder in the diffusers layout."""
+
+    task: Task = "repaint"
+    """repaint: from a picture and a prompt; inpaint: a model that was trained with masks as input (9 channels);
+    upscale: four times as large; edit: follows instructions."""
     family: Family = "stable-diffusion"
     pipeline: Annotated[str, Field(pattern=r"^[A-Z]\w+Pipeline$")] | None = None
     """A pipeline class of diffusers; None lets diffusers choose by the model's own index."""
@@ -48,14 +98,28 @@ class ModelSpec(Frozen):
     max_steps: Annotated[int, Field(ge=1, le=1000)] = 200
     max_size: Annotated[int, Field(ge=8, le=8192)] = 2048
     """Largest side in pixels that a job may ask for."""
+    scheduler: SchedulerName | None = None
+    """For jobs that name none; None is the model's own."""
+    safety: Literal["off", "fail"] = "off"
+    """fail: pictures that the model's own safety checker refuses fail their job."""
+    controls: dict[RegistryName, ControlSpec] = Field(default_factory=dict)
+    loras: dict[RegistryName, FileSpec] = Field(default_factory=dict)
+    embeddings: dict[EmbeddingWord, FileSpec] = Field(default_factory=dict)
+    """Textual inversions, by the word that stands for them in prompts."""
 
     @model_validator(mode="after")
-    def _one_place(self) -> ModelSpec:
-        if (self.path is None) == (self.repository is None):
-            raise ValueError("give exactly one of path and repository")
-        if self.repository is not None and self.revision is None:
-            raise ValueError(f"repository {self.repository!r} needs a revision: the full 40-digit commit")
+    def _fits_task(self) -> Self:
+        if self.controls and self.task != "repaint":
+            raise ValueError(f"controls go with task 'repaint', not with {self.task!r}")
         return self
+
+    @property
+    def operations(self) -> tuple[str, ...]:
+        return _OPERATIONS[self.task]
+
+    @property
+    def schedulers(self) -> tuple[SchedulerName, ...]:
+        return FLOW_SCHEDULERS if self.family == "flow-matching" else SCHEDULERS
 
     @property
     def steps_rule(self) -> StepsRule:
@@ -86,12 +150,20 @@ class Registry(Frozen):
 
     @classmethod
     def embedded(cls) -> Registry:
-        """The one small model that ships with the worker."""
-        return cls(
-            models={
-                "overpaint-mini": ModelSpec(path=EMBEDDED, native_size=64, steps=40, guidance_scale=4.0, max_size=512)
-            }
+        """The small models that ship with the worker."""
+        canny = ControlSpec(path=MODELS / "overpaint-mini-canny", reads="edges")
+        mini = ModelSpec(
+            path=EMBEDDED, native_size=64, steps=40, guidance_scale=4.0, max_size=512, controls={"canny": canny}
         )
+        upscaler = ModelSpec(
+            path=MODELS / "overpaint-mini-upscaler",
+            task="upscale",
+            native_size=64,
+            steps=20,
+            guidance_scale=1.0,
+            max_size=512,
+        )
+        return cls(models={"overpaint-mini": mini, "overpaint-mini-upscaler": upscaler})
 
     def __getitem__(self, name: str) -> ModelSpec:
         try:
@@ -102,9 +174,37 @@ class Registry(Frozen):
 
 
 def _rooted(spec: ModelSpec, folder: Path) -> ModelSpec:
+    parts: dict[str, Any] = {
+        "controls": {name: _rooted_control(control, folder) for name, control in spec.controls.items()},
+        "loras": {name: _rooted_file(lora, folder) for name, lora in spec.loras.items()},
+        "embeddings": {word: _rooted_file(learnt, folder) for word, learnt in spec.embeddings.items()},
+    }
+    return _placed(spec, folder, "model_index.json").model_copy(update=parts)
+
+
+def _rooted_control(control: ControlSpec, folder: Path) -> ControlSpec:
+    depth = None if control.depth is None else _placed(control.depth, folder, "config.json")
+    return _placed(control, folder, "config.json").model_copy(update={"depth": depth})
+
+
+def _rooted_file(spec: FileSpec, folder: Path) -> FileSpec:
+    placed = _placed(spec, folder)
+    if placed.path is not None:
+        file = placed.path / (spec.file or "")
+        if not (file.is_file() and file.suffix == ".safetensors"):
+            raise SettingsError(f"model registry: {file} is no safetensors file; name one, by path and file")
+    return placed
+
+
+_Placed = TypeVar("_Placed", bound=Weights)
+
+
+def _placed(spec: _Placed, folder: Path, holds: str = "") -> _Placed:
+    """With its path counted from `folder`; raises SettingsError where that holds no file called `holds`."""
     if spec.path is None:
         return spec
     path = folder / spec.path
-    if not (path / "model_index.json").is_file():
-        raise SettingsError(f"model registry: {path} holds no model_index.json; name a folder in the diffusers layout")
+    if not (path / holds).exists():
+        what = f"holds no {holds}; name a folder in the diffusers layout" if holds else "does not exist"
+        raise SettingsError(f"model registry: {path} {what}")
     return spec.model_copy(update={"path": path})

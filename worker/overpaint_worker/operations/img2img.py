@@ -1,45 +1,37 @@
-"""img2img: repaint the whole picture towards a prompt."""
+"""img2img: repaint the whole picture towards a prompt, with its structure held by control networks where asked for."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
-
-import numpy as np
 from PIL import Image
 
-from overpaint_common.job import Job
-from overpaint_common.passes import Img2Img
-from overpaint_worker.engine.calls import Call, Painted
+from overpaint_common.errors import NotServed
+from overpaint_common.passes import Control, Img2Img
+from overpaint_worker.engine.calls import ControlInput
+from overpaint_worker.imaging.edges import edges
+from overpaint_worker.operations.work import Scope, Work
 
 
-def call(
-    job: Job,
-    p: Img2Img,
-    variant: int,
-    picture: Image.Image,
-    on_progress: Callable[[str, int], None],
-    cancelled: threading.Event,
-) -> Call:
-    """The engine call of one settled pass of one variant; its seed is the pass's plus the variant's number."""
-    if p.steps is None or p.guidance_scale is None or p.seed is None:
-        raise ValueError("the pass is not settled; settle the job before running it")
-    return Call(
-        model=job.model,
-        op=p.op,
-        picture=picture,
-        prompt=p.prompt,
-        negative_prompt=p.negative_prompt,
-        strength=p.strength,
-        steps=p.steps,
-        guidance_scale=p.guidance_scale,
-        seed=p.seed + variant,
-        priority=job.priority,
-        on_progress=on_progress,
-        cancelled=cancelled,
-    )
+def begin(p: Img2Img, scope: Scope) -> Work:
+    """The call of one settled pass of one variant. Raises NotServed for a control that cannot be computed."""
+    picture = enlarged(scope.picture, p.enlarge)
+    controls = tuple(_control(control, scope, picture) for control in p.controls)
+    return Work(scope.call(p, picture, strength=p.strength, controls=controls))
 
 
-def to_picture(painted: Painted) -> Image.Image:
-    """The 8-bit RGB picture, rounded as diffusers rounds."""
-    return Image.fromarray((painted.pixels * 255).round().astype(np.uint8), "RGB")
+def enlarged(picture: Image.Image, factor: float) -> Image.Image:
+    """The picture at `factor` times its size, with Lanczos."""
+    if factor == 1:
+        return picture
+    return picture.resize((round(picture.width * factor), round(picture.height * factor)), Image.Resampling.LANCZOS)
+
+
+def _control(control: Control, scope: Scope, picture: Image.Image) -> ControlInput:
+    if control.image is not None:
+        given: Image.Image | None = scope.inputs.laid(control.image, picture.size, "RGB")
+    elif scope.reads[control.name] == "edges":
+        given = edges(picture, low=control.low, high=control.high)
+    elif scope.reads[control.name] == "depth":
+        given = None
+    else:
+        raise NotServed(f"control {control.name!r} reads a picture that no worker can compute; give its image")
+    return ControlInput(control.name, given, control.scale, control.start, control.end)

@@ -11,19 +11,21 @@ if TYPE_CHECKING:
     from overpaint_common.errors import InvalidSignature, OverpaintError
     from overpaint_common.job import Job, Output, Prepare
     from overpaint_common.live import Progress
-    from overpaint_common.passes import Edit, Img2Img, Inpaint, MatchColor, Upscale
+    from overpaint_common.passes import Control, Edit, Img2Img, Inpaint, Lora, MatchColor, Upscale
     from overpaint_common.result import Result
     from overpaint_common.webhooks import WebhookEvent, verify_webhook
     from overpaint_producer.handle import JobHandle
     from overpaint_producer.producer import Producer
 
 __all__ = [
+    "Control",
     "Edit",
     "Img2Img",
     "Inpaint",
     "InvalidSignature",
     "Job",
     "JobHandle",
+    "Lora",
     "MatchColor",
     "Output",
     "OverpaintError",
@@ -40,7 +42,7 @@ _HOMES = {
     "overpaint_common.errors": ("InvalidSignature", "OverpaintError"),
     "overpaint_common.job": ("Job", "Output", "Prepare"),
     "overpaint_common.live": ("Progress",),
-    "overpaint_common.passes": ("Edit", "Img2Img", "Inpaint", "MatchColor", "Upscale"),
+    "overpaint_common.passes": ("Control", "Edit", "Img2Img", "Inpaint", "Lora", "MatchColor", "Upscale"),
     "overpaint_common.result": ("Result",),
     "overpaint_common.webhooks": ("WebhookEvent", "verify_webhook"),
     "overpaint_producer.handle": ("JobHandle",),

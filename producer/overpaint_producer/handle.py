@@ -22,7 +22,7 @@ from overpaint_common.ledger import Ledger
 from overpaint_common.live import Live, Progress, last_moment
 from overpaint_common.patience import insist
 from overpaint_common.references import Reference
-from overpaint_common.result import Result
+from overpaint_common.result import Result, StoredObject
 from overpaint_common.seeds import new_attempt_id
 from overpaint_common.storage import ObjectStore
 
@@ -134,7 +134,18 @@ class JobHandle:
 
     def pictures(self) -> list[Image.Image]:
         """All pictures, variant by variant; raises JobFailed, JobCancelled or JobExpired where there are none."""
-        return [_open(self._store.read(reference, limit=MAX_PICTURE_BYTES)) for reference in self._references()]
+        return [self._open(output) for output in self._succeeded().outputs]
+
+    def intermediates(self) -> list[list[Image.Image]]:
+        """For each variant the pictures that its passes made, in their order, without the last one.
+
+        They are there where the job asked for them with `Output.intermediates`; the lists are empty otherwise. Raises
+        what `pictures` raises.
+        """
+        return [
+            [self._open(run.output) for run in variant.passes if run.output is not None]
+            for variant in self._succeeded().variants
+        ]
 
     def cancel(self) -> Result:
         """End the job as cancelled, queued or running, and return its record.
@@ -166,8 +177,13 @@ class JobHandle:
             log.warning("waiting goes on without the ledger: %s", error)
             return None
 
-    def _references(self) -> list[Reference]:
-        return [Reference.parse(output.uri) for output in self.result().raise_for_status().outputs]
+    def _succeeded(self) -> Result:
+        return self.result().raise_for_status()
+
+    def _open(self, stored: StoredObject) -> Image.Image:
+        picture = Image.open(io.BytesIO(self._store.read(Reference.parse(stored.uri), limit=MAX_PICTURE_BYTES)))
+        picture.load()
+        return picture
 
     def _queued_detail(self) -> str:
         try:
@@ -187,9 +203,3 @@ class JobHandle:
 
 def _left(deadline: float | None) -> float:
     return 1.0 if deadline is None else max(0.0, deadline - time.monotonic())
-
-
-def _open(data: bytes) -> Image.Image:
-    picture = Image.open(io.BytesIO(data))
-    picture.load()
-    return picture

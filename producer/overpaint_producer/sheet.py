@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageChops, ImageDraw, ImageFont, ImageStat
 from PIL.PngImagePlugin import PngInfo
 
 _PAPER, _INK, _FAINT = (252, 251, 248), (32, 33, 36), (110, 112, 118)
@@ -67,6 +67,13 @@ def save_sheet(sheet: Image.Image, file: Path) -> None:
     sheet.save(file, format="PNG", pnginfo=notes, optimize=True)
 
 
+def mean_change(picture: Image.Image, original: Image.Image) -> float:
+    """Mean absolute difference over pixels and channels, 0 to 255, at the original's size."""
+    same_size = picture.resize(original.size, Image.Resampling.LANCZOS)
+    means = ImageStat.Stat(ImageChops.difference(same_size, original)).mean
+    return float(sum(means) / len(means))
+
+
 class _Page:
     """Paper that is filled from the top; drawn once its height is known."""
 
@@ -114,11 +121,20 @@ def _fitted(picture: Image.Image, side: int) -> Image.Image:
 
 
 def _wrapped(text: str, font: _Font, width: int) -> list[str]:
-    """The text in lines of at most `width` pixels; one word that is wider stands alone."""
+    """The text in lines of at most `width` pixels; a word that is wider is broken."""
     lines: list[str] = []
-    for word in text.split():
+    for word in (part for whole in text.split() for part in _parts(whole, font, width)):
         if lines and font.getlength(f"{lines[-1]} {word}") <= width:
             lines[-1] += f" {word}"
         else:
             lines.append(word)
     return lines
+
+
+def _parts(word: str, font: _Font, width: int) -> list[str]:
+    parts = [word]
+    while len(parts[-1]) > 1 and font.getlength(parts[-1]) > width:
+        last = parts.pop()
+        fitting = max((n for n in range(1, len(last)) if font.getlength(last[:n]) <= width), default=1)
+        parts += [last[:fitting], last[fitting:]]
+    return parts

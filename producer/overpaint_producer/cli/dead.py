@@ -126,7 +126,7 @@ def replay(names: tuple[str, ...], new_id: str | None, as_json: bool) -> None:
     """
     from overpaint_common.dead import DeadLetters
     from overpaint_common.live import connect
-    from overpaint_producer import replay as replaying
+    from overpaint_producer import dead_letters
     from overpaint_producer.producer import PATIENCE, Producer
 
     if new_id is not None and len(names) > 1:
@@ -136,7 +136,7 @@ def replay(names: tuple[str, ...], new_id: str | None, as_json: bool) -> None:
         _require(letters, names)
         for name in dict.fromkeys(names):
             try:
-                done = replaying.replay(producer, redis, letters, name, job_id=new_id)
+                done = dead_letters.replay(producer, redis, letters, name, job_id=new_id)
             except (InvalidMessage, InvalidSignature) as error:
                 raise Fault.of(error, USAGE) from None
             for note in done.notes:

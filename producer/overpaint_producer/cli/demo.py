@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import click
-from PIL import Image, ImageChops, ImageStat
+from PIL import Image
 
 from overpaint_common.errors import WaitTimeout
-from overpaint_common.live import Progress
 from overpaint_common.result import Result
+from overpaint_producer.cli.board import board
 from overpaint_producer.cli.display import show_record
 from overpaint_producer.cli.exits import JOB
 from overpaint_producer.cli.program import program
@@ -25,7 +23,7 @@ from overpaint_producer.handle import JobHandle
 from overpaint_producer.local.scene import draw_scene
 from overpaint_producer.local.stack import LocalStack
 from overpaint_producer.producer import Producer
-from overpaint_producer.sheet import Row, Tile, contact_sheet, save_sheet
+from overpaint_producer.sheet import Row, Tile, contact_sheet, mean_change, save_sheet
 
 MODEL = "overpaint-mini"
 SEED = 8
@@ -121,15 +119,15 @@ def _submit(producer: Producer, stack: LocalStack, source: Path, shot: Shot) -> 
 
 def _follow(stack: LocalStack, shots: Sequence[Shot], handles: Sequence[JobHandle]) -> list[Result]:
     records = []
-    with _board(shots) as board:
+    with board([shot.name for shot in shots]) as shown:
         for shot, handle in zip(shots, handles, strict=True):
             until = time.monotonic() + JOB_LIMIT
             while not (moment := handle.status()).finished:
-                board.see(shot, moment)
+                shown.see(shot.name, moment)
                 if time.monotonic() > until:
                     raise WaitTimeout(f"{shot.name} did not finish within {JOB_LIMIT:g} s; see {stack.worker_log}")
                 stack.watch(0.1)
-            board.see(shot, moment)
+            shown.see(shot.name, moment)
             records.append(handle.result())
     return records
 
@@ -165,51 +163,9 @@ def _sheet(source: Path, made: dict[str, tuple[Result, Image.Image]]) -> Image.I
 
 
 def _detail(record: Result, shot: Shot, picture: Image.Image, original: Image.Image) -> str:
-    change = _change(picture, original)
+    change = mean_change(picture, original)
     if record.passthrough:
         return "the source, pixel for pixel" if change == 0 else f"change {change:.0f}"
     run = record.variants[0].passes[0]
     how = f"{run.effective_steps} of {run.steps} steps" if shot in STRENGTHS else f"strength {shot.strength:g}"
     return f"{how}, change {change:.0f}"
-
-
-def _change(picture: Image.Image, original: Image.Image) -> float:
-    """Mean absolute difference over pixels and channels, 0 to 255."""
-    same_size = picture.resize(original.size, Image.Resampling.LANCZOS)
-    means = ImageStat.Stat(ImageChops.difference(same_size, original)).mean
-    return float(sum(means) / len(means))
-
-
-class Board(Protocol):
-    """Shows how the jobs are doing."""
-
-    def see(self, shot: Shot, moment: Progress) -> None: ...
-
-
-@contextmanager
-def _board(shots: Sequence[Shot]) -> Iterator[Board]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-    from rich.progress import Progress as Bars
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _Lines()
-        return
-    with Bars(TextColumn("{task.description:<14}"), BarColumn(), MofNCompleteColumn(), console=console) as bars:
-        tasks = {shot.name: bars.add_task(shot.name, total=None, start=False) for shot in shots}
-
-        class Bar:
-            def see(self, shot: Shot, moment: Progress) -> None:
-                if moment.state != "queued":
-                    bars.start_task(tasks[shot.name])
-                total = moment.steps or (1 if moment.finished else None)
-                bars.update(tasks[shot.name], total=total, completed=moment.step if moment.steps else total or 0)
-
-        yield Bar()
-
-
-class _Lines:
-    def see(self, shot: Shot, moment: Progress) -> None:
-        if moment.finished:
-            click.echo(f"{moment.state}  {shot.name}  {moment.detail}".rstrip(), err=True)

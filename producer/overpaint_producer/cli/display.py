@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from overpaint_common.live import Progress
-from overpaint_common.result import Result
+from overpaint_common.result import Result, StoredObject
 
 _COLOURS = {"succeeded": "green", "failed": "red", "expired": "red", "cancelled": "yellow"}
 
@@ -21,6 +21,15 @@ def emit(document: dict[str, Any]) -> None:
 def moment_as_json(job_id: str, moment: Progress) -> dict[str, Any]:
     """The moment's fields after the job's id."""
     return {"id": job_id, **moment.model_dump(mode="json")}
+
+
+def record_as_json(record: Result) -> dict[str, Any]:
+    """How a job ended, and its whole record."""
+    return {
+        "id": record.job_id,
+        "state": record.status,
+        "record": record.model_dump(mode="json", exclude_none=True),
+    }
 
 
 def words(moment: Progress) -> str:
@@ -48,8 +57,15 @@ def show_record(record: Result) -> None:
     for warning in record.warnings:
         click.echo(f"  note: {warning.message}")
     for variant in record.variants:
+        for index, run in enumerate(variant.passes):
+            if run.output is not None:
+                click.echo(f"  {_place(run.output)}  after pass {index}, {run.op}")
         for output in variant.outputs:
-            click.echo(f"  {output.uri}  {output.width}x{output.height}  seed {variant.seed}")
+            click.echo(f"  {_place(output)}  seed {variant.seed}")
+
+
+def _place(picture: StoredObject) -> str:
+    return f"{picture.uri}  {picture.width}x{picture.height}"
 
 
 def _how(record: Result) -> str:

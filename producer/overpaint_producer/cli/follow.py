@@ -11,7 +11,7 @@ import click
 
 from overpaint_common.live import Progress
 from overpaint_common.result import Result
-from overpaint_producer.cli.display import emit, moment_as_json, words
+from overpaint_producer.cli.display import emit, moment_as_json, record_as_json, words
 from overpaint_producer.handle import JobHandle
 
 TENTHS = 10
@@ -35,7 +35,7 @@ def follow(handle: JobHandle, *, timeout: float | None = None, as_json: bool = F
                 watcher.see(moment)
     record = handle.result()
     if as_json:
-        emit({"id": handle.id, "state": record.status, "record": record.model_dump(mode="json", exclude_none=True)})
+        emit(record_as_json(record))
     return record
 
 

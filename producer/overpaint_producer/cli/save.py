@@ -13,14 +13,14 @@ from overpaint_common.storage import ObjectStore
 
 
 def save_result(store: ObjectStore, record: Result, folder: Path) -> list[Path]:
-    """Write `<job id>-<name>` for each picture and `<job id>.json` into `folder`, and return the paths.
+    """Write `<job id>-<name>` for each picture, intermediates included, and `<job id>.json`, and return the paths.
 
     A file appears whole or not at all. Raises ObjectNotFound for a picture that is gone, StorageUnavailable for one
     whose content is not what the record says.
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = []
-    for output in record.outputs:
+    for output in record.stored:
         files.append(folder / f"{record.job_id}-{Reference.parse(output.uri).name}")
         save_picture(store, output, files[-1])
     files.append(folder / f"{record.job_id}.json")

@@ -1,72 +1,75 @@
-"""`overpaint submit`: one job from options, or whole from JSON."""
+"""`overpaint submit`: one job from options, one for each of several styles, or one whole from JSON."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, get_args
+from collections.abc import Mapping
+from typing import Any, TextIO, get_args
 
 import click
 from click.core import ParameterSource
 
-from overpaint_common.job import MAX_JOB_BYTES, PRIORITIES, Job, PictureFormat, Prepare
-from overpaint_producer.cli.display import emit, show_record
+from overpaint_common.job import MAX_JOB_BYTES, PRIORITIES, Job, PictureFormat
+from overpaint_common.presets import preset
+from overpaint_producer.cli.board import follow_each
+from overpaint_producer.cli.display import emit, record_as_json, show_record
 from overpaint_producer.cli.exits import JOB
 from overpaint_producer.cli.follow import follow
+from overpaint_producer.cli.lists import FLOATS, labels
 from overpaint_producer.cli.options import as_json
+from overpaint_producer.cli.painting import Given, painting_options, passes_of, picture, place, prepare_of
+from overpaint_producer.cli.sections import Sectioned, option, options
+from overpaint_producer.compose import styled
+from overpaint_producer.handle import JobHandle
 from overpaint_producer.producer import Producer
-
-if TYPE_CHECKING:
-    from overpaint_producer.handle import JobHandle
 
 WITH_JOB = {"job", "key", "wait", "as_json"}
 """What goes together with --job; everything else describes a job itself."""
 
+_MADE = options(
+    "What is made",
+    option(
+        "--strengths",
+        type=FLOATS,
+        metavar="S,S,...",
+        help="Refine: a pass for each strength, such as 0.6,0.4,0.2, each from the picture before.",
+    ),
+    option("--variants", type=int, metavar="N", help="Pictures to make, each with its own seed. Default: 1."),
+    option("--seed", type=int, metavar="N", help="Same job, same seed, same picture. Default: made of the id."),
+    option("--format", "format", type=click.Choice(get_args(PictureFormat)), default="png", show_default=True),
+    option("--quality", type=int, metavar="1..100", help="Of jpeg and webp. Default: 90."),
+    option("--exact-size", is_flag=True, help="Pictures of the source's exact size. Default: the model's."),
+    option("--save-passes", is_flag=True, help="Store the picture after each pass too."),
+    option("--reproducible", is_flag=True, help="So that `overpaint replay` finds the same pixels; may be slower."),
+)
 
-def _labels(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    pairs = [value.partition("=") for value in values]
-    wrong = next((name for name, equals, _ in pairs if not equals), None)
-    if wrong is not None:
-        raise click.BadParameter(f"{wrong!r} has no value; write NAME=VALUE", context, parameter)
-    return {name: value for name, _, value in pairs}
+_SENT = options(
+    "How it is sent",
+    option(
+        "--priority",
+        type=click.Choice(PRIORITIES),
+        default="standard",
+        show_default=True,
+        help="An urgent job interrupts, for its own time, one that is not.",
+    ),
+    option("--label", "labels", multiple=True, callback=labels, metavar="NAME=VALUE", help="Kept in the record."),
+    option("--key", metavar="TEXT", help="Idempotency key: sending the same again gives the first job back."),
+    option(
+        "--job",
+        type=click.File(),
+        metavar="FILE",
+        help="A whole job as JSON instead of options; - reads stdin. docs/protocol.md shows one.",
+    ),
+    option("--wait", is_flag=True, help="Follow the job to its end, as `overpaint wait` does."),
+)
 
 
-@click.command()
+@click.command(cls=Sectioned)
 @click.argument("source", required=False)
 @click.argument("output", required=False)
-@click.option("--prompt", "-p", help='What the picture should become; "" leaves it to the model.')
-@click.option("--strength", "-s", type=float, default=0.5, show_default=True, help="0 keeps the source, 1 paints anew.")
-@click.option("--steps", type=int, metavar="N", help="Of the whole trajectory; strength decides how many run.")
-@click.option("--guidance-scale", "-g", type=float, help="How strongly the prompt pulls; 1 and below: not at all.")
-@click.option("--negative-prompt", "-n", default="", help="What to keep away from.")
-@click.option("--seed", type=int, help="Same job, same seed, same picture. Default: derived from the id.")
-@click.option("--variants", type=int, default=1, show_default=True, help="Pictures to make, each with its own seed.")
-@click.option("--model", "-m", help="A name from the workers' registry. Default: the only one there is.")
-@click.option("--format", "file_format", type=click.Choice(get_args(PictureFormat)), default="png", show_default=True)
-@click.option(
-    "--fit",
-    type=click.Choice(get_args(Prepare.model_fields["fit"].annotation)),
-    default="pad",
-    show_default=True,
-    help="How the source meets the model's size.",
-)
-@click.option("--size", type=int, metavar="PIXELS", help="Side to fit to. Default: the model's native size.")
-@click.option(
-    "--priority",
-    type=click.Choice(PRIORITIES),
-    default="standard",
-    show_default=True,
-    help="Which job is begun first; an urgent one interrupts, for its own time, one that is not.",
-)
-@click.option("--label", "labels", multiple=True, callback=_labels, metavar="NAME=VALUE", help="Kept in the record.")
-@click.option("--key", metavar="TEXT", help="Idempotency key: sending the same job again gives the first one back.")
-@click.option(
-    "--job",
-    type=click.File(),
-    metavar="FILE",
-    help="A whole job as JSON instead of options; - reads stdin. docs/protocol.md shows one.",
-)
-@click.option("--wait", is_flag=True, help="Follow the job to its end, as `overpaint wait` does.")
+@painting_options("Words about the manner, put behind the prompt. Repeated: a job for each.")
+@_MADE
+@_SENT
 @as_json
 def submit(job: TextIO | None, key: str | None, wait: bool, as_json: bool, **given: Any) -> None:
     """Send the picture SOURCE to be repainted; the pictures go below OUTPUT. Prints the job's id.
@@ -76,23 +79,24 @@ def submit(job: TextIO | None, key: str | None, wait: bool, as_json: bool, **giv
 
     \b
     Examples:
-      overpaint submit s3://photos/cat.jpg s3://pictures/ --prompt "a cat, watercolor" --strength 0.6
-      overpaint submit photos/cat.jpg pictures --prompt "a cat in snow" --variants 4 --wait
+      overpaint submit s3://photos/cat.jpg s3://out/ -p "a cat, watercolor" -s 0.6
+      overpaint submit cat.jpg out --prompt "a cat in snow" --variants 4 --wait
+      overpaint submit cat.jpg out -p "a cat" --style oils --style "pencil sketch"
+      overpaint submit cat.jpg out -p "a cat in oils" --strengths 0.6,0.4,0.2
+      overpaint submit cat.jpg out -p "a red collar" --mask collar.png --feather 4
       overpaint submit --job job.json --key order-1234
     """
     with Producer() as producer:
-        handle = _from_json(producer, job, key) if job else _from_options(producer, key, given)
-        if handle.not_queued is not None:
-            click.echo(f"accepted, but not queued yet: {handle.not_queued}; the keeper will queue it", err=True)
+        handles = _from_options(producer, key, given) if job is None else {"": _from_json(producer, job, key)}
+        for handle in handles.values():
+            if handle.not_queued is not None:
+                click.echo(f"accepted, but not queued yet: {handle.not_queued}; the keeper will queue it", err=True)
         if not wait:
-            _announce(handle, "queued" if handle.not_queued is None else "accepted", as_json)
+            for style, handle in handles.items():
+                _announce(handle, style, as_json)
             return
-        if not as_json:
-            click.echo(handle.id, err=True)
-        record = follow(handle, as_json=as_json)
-        if not as_json:
-            show_record(record)
-    if record.status != "succeeded":
+        succeeded = _follow_one(handles[""], as_json) if "" in handles else _follow_several(handles, as_json)
+    if not succeeded:
         raise click.exceptions.Exit(JOB)
 
 
@@ -122,41 +126,74 @@ def _with_model(producer: Producer, body: str) -> str:
     return json.dumps({**job, "model": producer.only_model(option='"model" in the job')})
 
 
-def _from_options(producer: Producer, key: str | None, given: dict[str, Any]) -> JobHandle:
-    source, output, prompt = given["source"], given["output"], given["prompt"]
-    if source is None or output is None:
+def _from_options(producer: Producer, key: str | None, given: Given) -> dict[str, JobHandle]:
+    """The jobs by their styles; one without a style by an empty name."""
+    if given["source"] is None or given["output"] is None:
         raise click.UsageError("name the SOURCE picture and the OUTPUT folder, or give a whole job with --job")
-    if prompt is None:
+    prompts, styles = given["prompts"], given["styles"]
+    if not prompts and not styles:
         raise click.UsageError('say what the picture should become: --prompt "a cat, watercolor"')
-    if "://" not in source and not Path(source).is_file():
-        if Path(source).is_dir():
-            raise click.UsageError(f"{source!r} is a folder; name one picture in it")
-        raise click.UsageError(f"there is no file {source!r}; an object in S3 is written s3://bucket/key")
-    return producer.img2img(
-        _place(source),
-        prompt=prompt,
-        output=_place(output),
-        strength=given["strength"],
-        model=given["model"] or producer.only_model(option="--model"),
-        negative_prompt=given["negative_prompt"],
-        steps=given["steps"],
-        guidance_scale=given["guidance_scale"],
-        seed=given["seed"],
-        variants=given["variants"],
-        format=given["file_format"],
-        idempotency_key=key,
-        prepare={"fit": given["fit"], "size": given["size"]},
-        priority=given["priority"],
-        labels=given["labels"],
+    if not styles:
+        return {"": producer.submit(_composed(producer, given, prompts), idempotency_key=key)}
+    manners = [[styled(prompt, style) for prompt in prompts or ("",)] for style in styles]
+    jobs = {f"style/{i}": _composed(producer, given, each, {"style": str(i)}) for i, each in enumerate(manners)}
+    return dict(zip(_apart(styles), producer.submit_each(jobs, idempotency_key=key), strict=True))
+
+
+def _apart(styles: tuple[str, ...]) -> list[str]:
+    """The styles, numbered where one comes twice."""
+    return [style if styles.count(style) == 1 else f"{style} ({i})" for i, style in enumerate(styles)]
+
+
+def _composed(
+    producer: Producer, given: Given, prompts: list[str] | tuple[str, ...], more_labels: Mapping[str, str] | None = None
+) -> Job:
+    chosen = preset(given["preset"]).variants if given["preset"] else 1
+    fields: dict[str, Any] = {
+        "seed": given["seed"],
+        "variants": chosen if given["variants"] is None else given["variants"],
+        "format": given["format"],
+        "size": "source" if given["exact_size"] else "model",
+        "intermediates": given["save_passes"],
+        "prepare": prepare_of(given),
+        "priority": given["priority"],
+        "labels": {**given["labels"], **(more_labels or {})},
+        "reproducible": given["reproducible"],
+    }
+    if given["quality"] is not None:
+        fields["quality"] = given["quality"]
+    return producer.compose(
+        picture(given["source"]),
+        passes_of(given, prompts, given["strengths"] or ()),
+        output=place(given["output"]),
+        model=given["model"],
+        option="--model",
+        **fields,
     )
 
 
-def _place(text: str) -> str | Path:
-    return text if "://" in text else Path(text)
+def _follow_one(handle: JobHandle, as_json: bool) -> bool:
+    if not as_json:
+        click.echo(handle.id, err=True)
+    record = follow(handle, as_json=as_json)
+    if not as_json:
+        show_record(record)
+    return record.status == "succeeded"
 
 
-def _announce(handle: JobHandle, state: str, as_json: bool) -> None:
+def _follow_several(handles: Mapping[str, JobHandle], as_json: bool) -> bool:
+    records = follow_each(handles)
+    for style, record in records.items():
+        if as_json:
+            emit({"style": style, **record_as_json(record)})
+        else:
+            show_record(record)
+    return all(record.status == "succeeded" for record in records.values())
+
+
+def _announce(handle: JobHandle, style: str, as_json: bool) -> None:
     if as_json:
-        emit({"id": handle.id, "state": state})
+        state = "queued" if handle.not_queued is None else "accepted"
+        emit({"id": handle.id, "state": state, **({"style": style} if style else {})})
     else:
         click.echo(handle.id)

@@ -15,7 +15,7 @@ demo: $(VENV)/.runtime ## Repaint a picture at several strengths with everything
 	$(BIN)/overpaint demo
 
 test: $(VENV)/.dev ## Run the tests (under 8 minutes)
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long and not gpu and not faults"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not long and not gpu and not faults"
 
 faults: $(VENV)/.dev ## Break things and see that no job is lost (under 5 minutes)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "faults and not long" tests/faults

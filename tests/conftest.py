@@ -7,6 +7,12 @@ import pytest
 from tests.support.s3 import S3Server, s3_server
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first: processes that share the tests are given whole files, and should end together."""
+    items.sort(key=lambda item: "system" not in item.path.parts)
+
+
 @pytest.fixture(scope="session")
 def server() -> Iterator[S3Server]:
     """One S3 server for all tests, its credentials in this process's environment."""

@@ -25,7 +25,7 @@ from overpaint_common.errors import OverpaintError
 from overpaint_common.job import Job, Output
 from overpaint_common.keys import LedgerKeys, picture, result_copy
 from overpaint_common.live import FINAL_STATES, JobState, Progress
-from overpaint_common.passes import Img2Img, Pass
+from overpaint_common.passes import Img2Img
 from overpaint_common.references import Reference
 from overpaint_common.result import Result
 from overpaint_common.schema import schemas
@@ -36,11 +36,10 @@ from overpaint_producer.cli import main
 from overpaint_worker.cli import worker as worker_command
 from overpaint_worker.engine.registry import ModelSpec
 from overpaint_worker.messages import MAX_MESSAGE_BYTES
-from overpaint_worker.operations import SERVED
 from overpaint_worker.retry import BLOCKED, OUTAGE_ATTEMPTS, RULES, Backoff, Rule
 from overpaint_worker.settings import KeeperSettings, WorkerSettings
 from overpaint_worker.submissions import named_job, signed_job
-from tests.docs.pages import DOCS, README, ROOT, page
+from tests.docs.pages import DOCS, ROOT, page
 
 SETTINGS, ERRORS, PROTOCOL = page(DOCS / "settings.md"), page(DOCS / "errors.md"), page(DOCS / "protocol.md")
 ARCHITECTURE = page(DOCS / "architecture.md")
@@ -328,12 +327,3 @@ def test_the_picture_of_a_jobs_life_has_the_steps_of_the_page() -> None:
     assert re.findall(r">(\d+)</text>", svg) == steps
     assert svg.count("<circle") == len(steps)
     assert f"with {('nine', 'ten', 'eleven')[len(steps) - 9]} numbered arrows" in section.prose
-
-
-def test_the_readme_says_which_operations_are_not_served() -> None:
-    """Given the operations of the contract, when the README is read, then it names those that no worker serves."""
-    kinds = get_args(get_args(Pass)[0])
-    operations = [kind.model_fields["op"].default for kind in kinds]
-    refused = ", ".join(f"`{name}`" for name in operations if name not in SERVED)
-    first, _, last = refused.rpartition(", ")
-    assert f"- {first} and {last} are refused" in page(README).text

@@ -45,6 +45,22 @@ def test_the_shell_example_repaints_the_picture_that_up_leaves_there(newcomer: N
     assert done.stdout.startswith("succeeded")
 
 
+def test_strengths_are_shown_and_a_job_repeated(newcomer: Newcomer) -> None:
+    """Given a finished job, when the README's plan, sweep and replay are typed, then there are two pages and the same
+    picture."""
+    (submit,) = [block for block in page(README).blocks("sh") if "overpaint submit" in block]
+    (block,) = [block for block in page(README).blocks("sh") if "overpaint sweep" in block]
+    job = json.loads(newcomer.shell(submit.replace("--wait", "--wait --json")).stdout.splitlines()[-1])["id"]
+
+    done = newcomer.shell(f"source overpaint-local/overpaint.env\n{block.replace('JOB', job)}")
+
+    assert done.returncode == 0, done.stderr
+    assert "6 of 6 painted" in done.stdout
+    for page_of in ("strength.png", "overpaint-sweep.png"):
+        with Image.open(newcomer.local.parent / page_of) as drawn:
+            assert min(drawn.size) > 300
+
+
 def test_the_python_example_makes_a_picture(newcomer: Newcomer) -> None:
     """Given the README's first Python block, when it runs, then it saves the stored picture, unlike the source."""
     seed, uri = newcomer.python(SINGLE).split()

@@ -137,6 +137,7 @@ def test_a_silent_redis_holds_a_submission_up_for_seconds_only(idle: Stack) -> N
         assert time.monotonic() - started < 25
 
 
+@pytest.mark.long
 def test_a_job_under_way_ends_while_redis_is_down(idle: Stack) -> None:
     """Given a running job, when Redis goes, then its record is written and the worker takes jobs again."""
     with idle.producer() as producer, idle.worker(LIGHT_WORKER, OVERPAINT_TEST_STEP="0.05"):

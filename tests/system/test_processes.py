@@ -43,6 +43,7 @@ def test_jobs_of_a_dead_engine_finish_in_the_next_process(idle: Stack) -> None:
         assert worker.stop() == 0
 
 
+@pytest.mark.long
 def test_a_worker_that_is_stopped_finishes_what_it_began(idle: Stack) -> None:
     """Given a worker with jobs in hand and in the queue, when it gets SIGTERM, then it exits 0 and nothing is lost."""
     with idle.producer() as producer:
@@ -108,7 +109,7 @@ def test_urgent_jobs_overtake_those_that_wait(idle: Stack) -> None:
         ({"OVERPAINT_LEDGER": ""}, "OVERPAINT_LEDGER"),
         ({"OVERPAINT_SLOTS": "0", "OVERPAINT_READ": "ftp://x"}, "OVERPAINT_SLOTS"),
         ({"OVERPAINT_READ": ""}, "this worker would refuse every job"),
-        ({"OVERPAINT_DEVICES": "99"}, "finds no such CUDA device"),
+        pytest.param({"OVERPAINT_DEVICES": "99"}, "finds no such CUDA device", marks=pytest.mark.long),
     ],
 )
 def test_a_worker_that_cannot_start_says_why_and_ends(idle: Stack, environment: dict[str, str], says: str) -> None:
@@ -146,6 +147,7 @@ def test_a_model_that_does_not_load_stops_the_supervisor(idle: Stack) -> None:
     assert time.monotonic() - started < 60
 
 
+@pytest.mark.long
 def test_the_engine_does_not_wait_for_transfers(idle: Stack) -> None:
     """Given 50 ms on each storage call and 24 jobs on 8 slots, when they run, then the engine is idle under 10 percent.
 

@@ -20,7 +20,7 @@ from overpaint_common.errors import (
 )
 from overpaint_common.live import Live
 from overpaint_common.result import Result
-from overpaint_producer import Img2Img, Inpaint, Job, Output, Producer
+from overpaint_producer import Edit, Img2Img, Job, Output, Producer
 from tests.support.stack import Stack, encoded, eventually, picture
 
 
@@ -163,14 +163,14 @@ def test_a_prompt_of_100_kb_is_refused_with_its_length(serving: Stack, producer:
 
 
 def test_another_operation_is_not_served_by_this_fleet(serving: Stack, producer: Producer) -> None:
-    """Given an inpainting pass, when it is submitted, then the error says what the model does serve."""
+    """Given a pass that follows an instruction, when it is submitted, then the error says what the model does serve."""
     job = Job(
         source=serving.put("a.png", encoded(picture())),
         model="overpaint-mini",
-        passes=(Inpaint(prompt="x", mask=str(serving.at("in", "mask.png"))),),
+        passes=(Edit(prompt="x"),),
         output=Output(prefix=serving.output),
     )
-    with pytest.raises(NotServed, match=r"'inpaint', which is not served by this fleet.*serves img2img"):
+    with pytest.raises(NotServed, match=r"'edit', which is not served by this fleet.*serves img2img"):
         producer.submit(job)
 
 
@@ -186,7 +186,7 @@ def test_what_no_fleet_could_check_is_recorded_by_the_worker(
     passes = Img2Img(prompt="x", steps=4)
     bad: dict[str, dict[str, object]] = {
         "strength_too_small": {"passes": (Img2Img(prompt="x", steps=3, strength=0.1),)},
-        "not_served": {"passes": (Inpaint(prompt="x", mask=str(serving.at("in", "mask.png"))),)},
+        "not_served": {"passes": (Edit(prompt="x"),)},
         "forbidden_reference": {"output": Output(prefix=str(serving.at("elsewhere")))},
     }
     handles = {}

@@ -18,9 +18,9 @@ from PIL import Image, ImageFilter
 
 from overpaint_producer import Img2Img, JobHandle, Producer
 from overpaint_worker.engine.registry import EMBEDDED
+from overpaint_worker.imaging.edges import edges as edges_of
 from tests.support.stack import Stack, encoded, job
 from training.captions import full_caption
-from training.controlnet import edges_of
 from training.export import bytes_of
 from training.judging import colour_of, distance, edge_energy, overlap, psnr
 from training.report import recoloured

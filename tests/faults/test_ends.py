@@ -69,7 +69,9 @@ def store_gone(play: Stage) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("crews")
-@pytest.mark.parametrize("trouble", [nothing_amiss, redis_gone, pytest.param(store_gone, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "trouble", [nothing_amiss, *(pytest.param(each, marks=pytest.mark.long) for each in (redis_gone, store_gone))]
+)
 def test_a_worker_told_to_stop_hands_its_jobs_on(
     play: Stage, trouble: Callable[[Stage], AbstractContextManager[None]]
 ) -> None:

@@ -109,7 +109,9 @@ Outage = Callable[[Stage], AbstractContextManager[None]]
 
 
 @pytest.mark.usefixtures("crews")
-@pytest.mark.parametrize("outage", [refused, pytest.param(throttled, marks=pytest.mark.long), silent])
+@pytest.mark.parametrize(
+    "outage", [*(pytest.param(each, marks=pytest.mark.long) for each in (refused, throttled)), silent]
+)
 def test_jobs_survive_an_outage_of_the_store(play: Stage, outage: Outage) -> None:
     """Given jobs in hand and jobs queued, when the store is gone for two leases, then all of them end once."""
     with play.held(4) as held:

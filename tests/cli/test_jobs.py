@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ from overpaint_common.live import Live, Progress, connect
 from overpaint_common.references import Reference
 from overpaint_common.result import Failure, Result, StoredObject, VariantResult
 from overpaint_producer import Producer
+from overpaint_producer.cli.signals import insistent
 from tests.cli.conftest import Place
 
 STEPS = 20
@@ -228,13 +230,24 @@ def test_cancel_after_the_end_changes_nothing_and_says_so(place: Place, producer
 
 def _interrupted(process: subprocess.Popen[str]) -> str:
     """What a process says on stderr once Ctrl-C has ended it; where it hangs, the traces of its threads."""
-    for _ in range(3):
-        # Python prints and drops an interrupt that meets a finalizer, once in thousands; a person presses again.
-        process.send_signal(signal.SIGINT)
-        with suppress(subprocess.TimeoutExpired):
-            return process.communicate(timeout=10)[1]
+    process.send_signal(signal.SIGINT)
+    with suppress(subprocess.TimeoutExpired):
+        return process.communicate(timeout=30)[1]
     process.send_signal(signal.SIGABRT)
     return process.communicate()[1]
+
+
+def test_an_interrupt_that_is_dropped_comes_again() -> None:
+    """Given a block that loses the first KeyboardInterrupt, when it goes on, then there is another one."""
+
+    def losing() -> None:
+        with insistent():
+            with suppress(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+            time.sleep(10)
+
+    with pytest.raises(KeyboardInterrupt):
+        losing()
 
 
 def test_interrupting_wait_leaves_the_job_and_says_how_to_end_it(place: Place, producer: Producer) -> None:

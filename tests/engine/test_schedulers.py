@@ -52,10 +52,10 @@ MEANT: dict[SchedulerName, tuple[type, dict[str, Any]]] = {
 
 
 @contextmanager
-def on(pipeline: Any, scheduler_class: type, **options: Any) -> Iterator[None]:
+def on(pipeline: Any, scheduler_class: Any, **options: Any) -> Iterator[None]:
     """Within the block the pipeline has another scheduler, made as its documentation says."""
     own = pipeline.scheduler
-    pipeline.scheduler = scheduler_class.from_config(own.config, **options)  # type: ignore[attr-defined]
+    pipeline.scheduler = scheduler_class.from_config(own.config, **options)
     yield
     pipeline.scheduler = own
 

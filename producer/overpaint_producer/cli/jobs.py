@@ -48,12 +48,14 @@ def wait(job_id: str, timeout: float | None, as_json: bool) -> None:
       overpaint wait 5ac0f3a24e1c0c6c6b1d1e8e2f7a9b10 --timeout 60
     """
     from overpaint_producer.cli.follow import follow
+    from overpaint_producer.cli.signals import insistent
     from overpaint_producer.producer import Producer
 
     with Producer() as producer:
         handle = find_job(producer, job_id)
         try:
-            record = follow(handle, timeout=timeout, as_json=as_json)
+            with insistent():
+                record = follow(handle, timeout=timeout, as_json=as_json)
         except KeyboardInterrupt:
             click.echo(f"\nthe job goes on; to end it: overpaint cancel {job_id}", err=True)
             raise click.exceptions.Exit(INTERRUPTED) from None

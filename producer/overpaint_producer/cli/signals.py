@@ -2,10 +2,36 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+AGAIN = 1.0
+"""Seconds."""
+
+
+@contextmanager
+def insistent() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt again if the block is not left soon: Python drops one that meets a finalizer."""
+    again: list[threading.Timer] = []
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        timer = threading.Timer(AGAIN, os.kill, (os.getpid(), signal.SIGINT))
+        timer.daemon = True
+        timer.start()
+        again.append(timer)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        for timer in again:
+            timer.cancel()
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

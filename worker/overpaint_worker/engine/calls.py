@@ -16,6 +16,9 @@ from overpaint_common.job import Priority
 from overpaint_common.result import ModelInfo, WarningNote
 from overpaint_common.schedulers import SchedulerName
 
+UPSCALES = 4
+"""Times that an upscaler enlarges."""
+
 
 def _ignore(_: str, __: int) -> None:
     pass

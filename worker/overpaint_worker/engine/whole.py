@@ -20,15 +20,12 @@ from overpaint_worker.engine import controls as control_networks
 from overpaint_worker.engine import schedulers, tiled
 from overpaint_worker.engine.adapters import Adapters
 from overpaint_worker.engine.arguments import Arguments, arguments_of
-from overpaint_worker.engine.calls import Call, Made
+from overpaint_worker.engine.calls import UPSCALES, Call, Made
 from overpaint_worker.engine.controls import ControlNetwork
 from overpaint_worker.engine.faces import Faces
 from overpaint_worker.engine.prompts import cut_prompts
 from overpaint_worker.engine.rows import Rows
 from overpaint_worker.engine.safety import SafetyChecker
-
-UPSCALES = 4
-"""Times that an upscaler enlarges."""
 
 
 class WholeModel:

@@ -69,6 +69,8 @@ class Output(Frozen):
     of the part that was kept), where what no pass touched is the source's own pixels."""
     intermediates: bool = False
     """Store the picture after each pass but the last one too."""
+    previews: bool = False
+    """While the job is painted, keep a small picture of where its first variant has got to; it is gone at the end."""
 
 
 class Job(Frozen):

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from redis import Redis
 from redis.backoff import NoBackoff
+from redis.client import NEVER_DECODE
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.retry import Retry
@@ -22,7 +23,7 @@ from overpaint_common.frozen import Frozen
 from overpaint_common.result import Result
 
 STATUS_TTL = 24 * 3600
-"""Seconds that a job's live status stays after its last change."""
+"""Seconds that a job's live status stays after its last change; its preview likewise."""
 
 WORKER_TTL = 15
 """Seconds after which a silent worker no longer counts as alive."""
@@ -48,6 +49,9 @@ class Progress(Frozen):
     worker: str = ""
     detail: str = ""
     """For people, such as "no worker serves this model"."""
+    seconds_left: Annotated[float, Field(ge=0)] | None = None
+    """While denoising: until the last step, at the pace that the job's own steps had up to this moment. None until two
+    of them were measured. Encoding and storing the pictures come on top."""
 
     @property
     def finished(self) -> bool:
@@ -156,20 +160,33 @@ class Live:
         with broker_errors():
             pipe = self._redis.pipeline(transaction=False)
             for job_id, moments in updates.items():
-                status, events = wire.status_key(job_id), wire.events_key(job_id)
+                status, events, newest = wire.status_key(job_id), wire.events_key(job_id), moments[-1]
                 for moment in moments:
                     pipe.xadd(events, _fields(moment), maxlen=EVENTS_KEPT, approximate=True)
-                pipe.hset(status, mapping=_fields(moments[-1]))
+                pipe.hset(status, mapping=_fields(newest))
                 pipe.expire(events, STATUS_TTL)
                 pipe.expire(status, STATUS_TTL)
-                pipe.hexists(status, "cancel")
-            replies = iter(pipe.execute())
-            cancelled = set()
-            for job_id, moments in updates.items():
-                *_, flag = [next(replies) for _ in range(len(moments) + 4)]
-                if flag:
-                    cancelled.add(job_id)
-            return cancelled
+                if newest.state != "running" or newest.phase == "fetch":
+                    # The job has ended, or a new attempt has nothing to show yet.
+                    pipe.delete(wire.preview_key(job_id))
+            for job_id in updates:
+                pipe.hexists(wire.status_key(job_id), "cancel")
+            flags = pipe.execute()[-len(updates) :]
+        return {job_id for job_id, flag in zip(updates, flags, strict=True) if flag}
+
+    def show(self, previews: Mapping[str, bytes]) -> None:
+        """Put each job's newest preview, a picture file, in the place of the one before."""
+        with broker_errors():
+            pipe = self._redis.pipeline(transaction=False)
+            for job_id, preview in previews.items():
+                pipe.set(wire.preview_key(job_id), preview, ex=STATUS_TTL)
+            pipe.execute()
+
+    def preview(self, job_id: str) -> bytes | None:
+        """The newest preview of a job that is being painted, if there is one."""
+        with broker_errors():
+            found: bytes | None = self._redis.execute_command("GET", wire.preview_key(job_id), **{NEVER_DECODE: True})
+        return found
 
     def end(self, record: Result) -> None:
         """Publish an end that no worker decided: a worker that runs the job stops at its next step, the keeper tidies.
@@ -185,6 +202,7 @@ class Live:
             pipe.zrem(wire.DEADLINES_KEY, job_id)
             pipe.xadd(events, _fields(moment), maxlen=EVENTS_KEPT, approximate=True)
             pipe.hset(status, mapping={**_fields(moment), "cancel": "1"})
+            pipe.delete(wire.preview_key(job_id))
             pipe.expire(events, STATUS_TTL)
             pipe.expire(status, STATUS_TTL)
             pipe.execute()
@@ -214,17 +232,16 @@ class Live:
         return (entries[-1][0] if entries else after), moments
 
 
-def _fields(moment: Progress) -> dict[str, str | int]:
-    return moment.model_dump()
+def _fields(moment: Progress) -> dict[str, str | int | float]:
+    """As Redis holds them: what is None is empty there, so that it takes the place of what was before."""
+    return {name: "" if value is None else value for name, value in moment.model_dump().items()}
 
 
 def _moment(fields: Mapping[str, str]) -> Progress | None:
+    given = {name: value for name, value in fields.items() if value != ""}
     try:
-        return (
-            Progress.model_validate({name: value for name, value in fields.items() if name != "cancel"})
-            if fields
-            else None
-        )
+        # Beside them may be "cancel", and what a worker of a later release tells.
+        return Progress.model_validate(given, extra="ignore") if given else None
     except ValidationError:
         return None
 

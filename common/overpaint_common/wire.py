@@ -96,6 +96,11 @@ def events_key(job_id: str) -> str:
     return f"overpaint:events:{job_id}"
 
 
+def preview_key(job_id: str) -> str:
+    """The newest preview of a job that is being painted: a small WebP file, gone when the job ends."""
+    return f"overpaint:preview:{job_id}"
+
+
 def attempts_key(job_id: str) -> str:
     """Hash: attempts started, and how many of them an outage cost."""
     return f"overpaint:attempts:{job_id}"

@@ -86,6 +86,17 @@ class JobHandle:
             case _:
                 return moment
 
+    def preview(self) -> bytes | None:
+        """A small WebP, at most 64 pixels a side and 8 kB, of where the job's first variant has got to.
+
+        One is there while the job is painted, from a few steps on, where it asked for them with `Output.previews`; the
+        earlier, the noisier. None otherwise, and while Redis does not answer.
+        """
+        try:
+            return self._live.preview(self.id)
+        except BrokerUnavailable:
+            return None
+
     def progress(self, timeout: float | None = None) -> Iterator[Progress]:
         """Yield every moment of the job as it happens, ending with the final one.
 

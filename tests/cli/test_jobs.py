@@ -71,6 +71,54 @@ def test_status_of_a_running_job_names_phase_step_and_worker(place: Place, produ
     assert place.run("status", job_id).stdout.strip() == "running  denoise  step 12 of 25  on gpu-1"
 
 
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0.0, "less than 1 s left"),
+        (0.99, "less than 1 s left"),
+        (12.4, "about 12 s left"),
+        (119.0, "about 119 s left"),
+        (120.0, "about 2 min left"),
+        (7199.0, "about 120 min left"),
+        (7200.0, "about 2 h left"),
+    ],
+)
+def test_status_says_about_how_long_it_will_take(place: Place, producer: Producer, seconds: float, said: str) -> None:
+    job_id = place.submit()
+    moment = Progress(state="running", phase="denoise", step=12, steps=25, seconds_left=seconds)
+    producer.live.report({job_id: [moment]})
+    assert place.run("status", job_id).stdout.strip() == f"running  denoise  step 12 of 25  {said}"
+    assert json.loads(place.run("status", job_id, "--json").stdout)["seconds_left"] == seconds
+
+
+def test_status_saves_the_preview_of_a_running_job(place: Place, producer: Producer) -> None:
+    """Given a job with a preview, when it is asked for, then its bytes are in the file, and the answer on stdout."""
+    job_id, file = place.submit("--previews"), place.folder / "now.webp"
+    producer.live.report({job_id: [Progress(state="running", phase="denoise", step=12, steps=25)]})
+    producer.live.show({job_id: b"RIFF\xff\x00WEBP"})
+    done = place.run("status", job_id, "--preview", str(file))
+    assert (done.exit_code, done.stdout.strip(), done.stderr.strip()) == (
+        0,
+        "running  denoise  step 12 of 25",
+        f"saved {file}",
+    )
+    assert file.read_bytes() == producer.handle(job_id).preview() == b"RIFF\xff\x00WEBP"
+
+
+def test_status_says_that_there_is_no_preview(place: Place) -> None:
+    job_id, file = place.submit(), place.folder / "now.webp"
+    done = place.run("status", job_id, "--preview", str(file))
+    assert (done.exit_code, file.exists()) == (0, False)
+    assert done.stderr.startswith("there is no preview at the moment")
+
+
+def test_a_job_has_no_preview_while_redis_is_away(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    job_id = place.submit()
+    monkeypatch.setitem(place.variables, "OVERPAINT_REDIS_URL", "redis://127.0.0.1:1/0")
+    with place.producer(monkeypatch) as producer:
+        assert producer.handle(job_id).preview() is None
+
+
 def test_status_of_a_running_job_says_that_its_worker_is_gone(place: Place, producer: Producer) -> None:
     # Given a job that a worker was painting, and nobody but another worker alive
     job_id = place.submit()

@@ -48,7 +48,7 @@ def test_every_option_reaches_the_job(place: Place) -> None:
     job_id = place.submit(
         *("--strength", "0.25", "--steps", "20", "--guidance-scale", "3.5", "--negative-prompt", "ugly"),
         *("--seed", "11", "--variants", "3", "--model", "mini", "--format", "webp", "--fit", "crop", "--size", "96"),
-        *("--priority", "bulk", "--label", "order=1234", "--label", "note=a=b"),
+        *("--priority", "bulk", "--label", "order=1234", "--label", "note=a=b", "--previews"),
     )
     job = request_of(place, job_id)
     settled = Img2Img(
@@ -57,6 +57,7 @@ def test_every_option_reaches_the_job(place: Place) -> None:
     assert job["passes"] == [settled.model_dump(mode="json", exclude_none=True)]
     assert (job["prepare"]["fit"], job["prepare"]["size"]) == ("crop", 96)
     assert (job["output"]["prefix"], job["output"]["format"]) == (f"{place.output.as_uri()}/", "webp")
+    assert job["output"]["previews"] is True
     assert (job["seed"], job["variants"], job["priority"]) == (11, 3, "bulk")
     assert job["labels"] == {"order": "1234", "note": "a=b"}
 

@@ -191,7 +191,7 @@ def test_job_defaults_written_out_change_no_digest() -> None:
     written = job(
         reproducible=False,
         prepare={"fit": "pad", "size": None, "fill": "edge"},
-        output={"prefix": "s3://pictures/cats", "size": "model", "intermediates": False},
+        output={"prefix": "s3://pictures/cats", "size": "model", "intermediates": False, "previews": False},
     )
 
     assert written.digest() == job().digest()
@@ -231,7 +231,14 @@ def test_a_new_field_given_changes_the_digest(body: dict[str, Any]) -> None:
     assert job(body).digest() != job().digest()
 
 
-@pytest.mark.parametrize("changes", [{"reproducible": True}, {"prepare": {"fill": "reflect"}}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"reproducible": True},
+        {"prepare": {"fill": "reflect"}},
+        {"output": {"prefix": "s3://pictures/cats", "previews": True}},
+    ],
+)
 def test_a_new_field_of_the_job_given_changes_the_digest(changes: dict[str, Any]) -> None:
     assert job(**changes).digest() != job().digest()
 

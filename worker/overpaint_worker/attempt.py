@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, BinaryIO, cast
 
 from PIL import Image
@@ -36,9 +37,12 @@ from overpaint_common.result import Failure, Result, ResultStatus, SourceInfo, S
 from overpaint_common.storage import ObjectInfo
 from overpaint_worker.finishing import EncodedPicture, EncodedVariant, encode_variants, passthrough_variants
 from overpaint_worker.holding import Hold
+from overpaint_worker.imaging import previews
 from overpaint_worker.imaging.alpha import over_background
 from overpaint_worker.imaging.decode import Source, decode, decode_straight
 from overpaint_worker.imaging.fit import Fitted, fill_named, fit
+from overpaint_worker.imaging.placement import Placement
+from overpaint_worker.operations.pace import Pace
 from overpaint_worker.operations.passes import Outcome, is_passthrough, run_passes
 from overpaint_worker.operations.tracker import Tracker
 from overpaint_worker.operations.work import Inputs
@@ -91,6 +95,7 @@ class Attempt:
         self._started_at = datetime.now(UTC)
         self._watch = Stopwatch()
         self._steps = 0
+        self._pace = Pace()
 
     def run(self) -> Result | Decision:
         """The result to commit, or when to try the job again; raises LeaseLost where another worker holds it."""
@@ -99,7 +104,7 @@ class Attempt:
         self._runtime.reporter.watch(job.id, self._hold.stopped)
         try:
             with errors_named():
-                return self._run(Tracker(self._report, self._hold.stopped))
+                return self._run(Tracker(self._report, self._hold.stopped, pace=self._pace, show=self._show))
         except OverpaintError as error:
             return self._ended_by(self._hold.reason if isinstance(error, JobCancelled) else error)
         finally:
@@ -250,8 +255,18 @@ class Attempt:
             self._hold.begun = True
             if step:
                 failpoints.hit("denoising")
-        moment = Progress(state="running", phase=phase, step=step, steps=self._steps, worker=self._runtime.worker.name)
+        moment = Progress(
+            state="running",
+            phase=phase,
+            step=step,
+            steps=self._steps,
+            worker=self._runtime.worker.name,
+            seconds_left=self._pace.seconds_left(self._steps - step) if phase == "denoise" else None,
+        )
         self._runtime.reporter.post(self._request.job.id, moment)
+
+    def _show(self, preview: Image.Image, placement: Placement) -> None:
+        self._runtime.reporter.show(self._request.job.id, partial(previews.encoded, preview, placement))
 
     def _result(self, job: Job, status: ResultStatus, *, outcome: Outcome | None = None, **fields: Any) -> Result:
         queued = (self._started_at - self._request.accepted_at).total_seconds()

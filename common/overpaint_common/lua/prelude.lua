@@ -32,7 +32,9 @@ end
 
 -- Say that an attempt has begun, lest its death be blamed on what the one before it was at.
 local function begin(status, worker, phase, ttl)
-    local fields = {'state', 'running', 'phase', phase, 'step', 0, 'steps', 0, 'worker', worker, 'detail', ''}
+    local fields = {
+        'state', 'running', 'phase', phase, 'step', 0, 'steps', 0, 'worker', worker, 'detail', '', 'seconds_left', '',
+    }
     redis.call('HSET', status, unpack(fields))
     redis.call('EXPIRE', status, ttl)
 end

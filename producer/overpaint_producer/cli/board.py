@@ -10,6 +10,7 @@ import click
 
 from overpaint_common.live import Progress
 from overpaint_common.result import Result
+from overpaint_producer.cli.display import time_left
 from overpaint_producer.handle import JobHandle
 
 
@@ -44,16 +45,22 @@ def board(names: Sequence[str]) -> Iterator[Board]:
         yield _Lines()
         return
     width = min(40, max(map(len, names), default=0))
-    columns = (TextColumn(f"{{task.description:<{width}.{width}}}"), BarColumn(), MofNCompleteColumn())
+    columns = (
+        TextColumn(f"{{task.description:<{width}.{width}}}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[left]}"),
+    )
     with Bars(*columns, console=console) as bars:
-        tasks = {name: bars.add_task(name, total=None, start=False) for name in names}
+        tasks = {name: bars.add_task(name, total=None, start=False, left="") for name in names}
 
         class Bar:
             def see(self, name: str, moment: Progress) -> None:
                 if moment.state != "queued":
                     bars.start_task(tasks[name])
                 total = moment.steps or (1 if moment.finished else None)
-                bars.update(tasks[name], total=total, completed=moment.step if moment.steps else total or 0)
+                completed = moment.step if moment.steps else total or 0
+                bars.update(tasks[name], total=total, completed=completed, left=time_left(moment))
 
         yield Bar()
 

@@ -33,15 +33,30 @@ def record_as_json(record: Result) -> dict[str, Any]:
 
 
 def words(moment: Progress) -> str:
-    """A moment in one line: `running  denoise  step 3 of 20`."""
+    """A moment in one line: `running  denoise  step 3 of 20  about 12 s left`."""
     parts: list[str] = [moment.state]
     if moment.state == "running":
         parts.append(moment.phase)
         if moment.steps:
             parts.append(f"step {moment.step} of {moment.steps}")
+        parts.append(time_left(moment))
         parts.append(f"on {moment.worker}" if moment.worker else "")
     parts.append(moment.detail)
     return "  ".join(part for part in parts if part)
+
+
+def time_left(moment: Progress) -> str:
+    """The estimate as it was at that moment, such as `about 12 s left`; empty where there is none."""
+    seconds = moment.seconds_left
+    if seconds is None:
+        return ""
+    if seconds < 1:
+        return "less than 1 s left"
+    # Two units would claim more than an estimate knows.
+    for size, unit in ((3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"about {seconds / size:.0f} {unit} left"
+    return f"about {seconds:.0f} s left"
 
 
 def coloured(state: str) -> str:

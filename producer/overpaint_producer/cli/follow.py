@@ -11,7 +11,7 @@ import click
 
 from overpaint_common.live import Progress
 from overpaint_common.result import Result
-from overpaint_producer.cli.display import emit, moment_as_json, record_as_json, words
+from overpaint_producer.cli.display import emit, moment_as_json, record_as_json, time_left, words
 from overpaint_producer.handle import JobHandle
 
 TENTHS = 10
@@ -83,7 +83,7 @@ def _bar(job_id: str) -> Iterator[Watcher]:
         class Bar:
             def see(self, moment: Progress) -> None:
                 what = moment.phase if moment.state == "running" else moment.state
-                note = f"{what}, {moment.detail}" if moment.detail else what
+                note = ", ".join(part for part in (what, time_left(moment), moment.detail) if part)
                 bars.update(
                     task, description=f"{job_id[:8]}  {note}", total=moment.steps or None, completed=moment.step
                 )

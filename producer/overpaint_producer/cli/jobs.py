@@ -13,20 +13,35 @@ from overpaint_producer.cli.options import as_json, find_job, job_id
 
 @click.command()
 @job_id
+@click.option(
+    "--preview",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Save the newest preview, a small WebP, of a running job that was submitted with --previews.",
+)
 @as_json
-def status(job_id: str, as_json: bool) -> None:
+def status(job_id: str, preview: Path | None, as_json: bool) -> None:
     """Say where a job is now: queued, running at which step, or how it ended.
 
-    Exits 0 whatever the answer is, 2 for an id that nobody submitted.
+    The time left is of the painting, at the pace of the steps before. Exits 0 whatever the answer is, 2 for an id that
+    nobody submitted.
 
     \b
-    Example:
+    Examples:
       overpaint status 5ac0f3a24e1c0c6c6b1d1e8e2f7a9b10
+      overpaint status 5ac0f3a24e1c0c6c6b1d1e8e2f7a9b10 --preview now.webp
     """
     from overpaint_producer.producer import Producer
 
     with Producer() as producer:
-        moment = find_job(producer, job_id).status()
+        handle = find_job(producer, job_id)
+        moment = handle.status()
+        shown = None if preview is None else handle.preview()
+    if preview is not None and shown is not None:
+        preview.write_bytes(shown)
+        click.echo(f"saved {preview}", err=True)
+    elif preview is not None:
+        click.echo(f"there is no preview at the moment; {preview} was not written", err=True)
     if as_json:
         emit(moment_as_json(job_id, moment))
     else:

@@ -40,6 +40,7 @@ _MADE = options(
     option("--quality", type=int, metavar="1..100", help="Of jpeg and webp. Default: 90."),
     option("--exact-size", is_flag=True, help="Pictures of the source's exact size. Default: the model's."),
     option("--save-passes", is_flag=True, help="Store the picture after each pass too."),
+    option("--previews", is_flag=True, help="Small ones while it is painted; `overpaint status --preview` saves one."),
     option("--reproducible", is_flag=True, help="So that `overpaint replay` finds the same pixels; may be slower."),
 )
 
@@ -155,6 +156,7 @@ def _composed(
         "format": given["format"],
         "size": "source" if given["exact_size"] else "model",
         "intermediates": given["save_passes"],
+        "previews": given["previews"],
         "prepare": prepare_of(given),
         "priority": given["priority"],
         "labels": {**given["labels"], **(more_labels or {})},

@@ -51,7 +51,8 @@ def _of_region(p: Inpaint, scope: Scope, grey: Image.Image, soft: Image.Image, n
         whole.paste(made.resize(region.size, Image.Resampling.LANCZOS), box[:2])
         return Image.composite(whole, picture, soft)
 
-    return Work(scope.call(p, fitted.picture, strength=p.strength, mask=hard), finish, soft, notes)
+    call = scope.call(p, fitted.picture, strength=p.strength, mask=hard, placement=fitted.placement)
+    return Work(call, finish, soft, notes)
 
 
 def mask_of_source(job: Job, inputs: Inputs) -> Image.Image:

@@ -109,6 +109,8 @@ def _paint(
             reads={control.name: control.reads for control in card.controls},
             on_progress=tracker.track(steps),
             cancelled=tracker.cancelled,
+            # Those of several variants would take each other's place.
+            show=tracker.show if job.output.previews and variant is variants[0] else None,
         )
         works.append(_begin(p, scope))
     _check_size(p, works[0].call.picture.size, card)

@@ -17,6 +17,9 @@ from overpaint_worker.engine.calls import Call, Painted
 from overpaint_worker.imaging.fit import place
 from overpaint_worker.imaging.placement import Placement
 
+ShowPreview = Callable[[Image.Image, Placement], None]
+"""Is given a preview, and how what it shows was fitted, on the engine's thread: it must not block."""
+
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
@@ -53,9 +56,14 @@ class Scope:
     """What each control network of the pass's model reads, by name."""
     on_progress: Callable[[str, int], None]
     cancelled: threading.Event
+    show: ShowPreview | None = None
+    """None: nobody asks for previews of this variant."""
 
-    def call(self, p: Painting, picture: Image.Image, **fields: Any) -> Call:
-        """The engine's call for a settled pass on `picture`; its seed is the pass's plus the variant's number."""
+    def call(self, p: Painting, picture: Image.Image, *, placement: Placement | None = None, **fields: Any) -> Call:
+        """The engine's call for a settled pass on `picture`; its seed is the pass's plus the variant's number.
+
+        `placement` is how what the picture shows was laid into it: as the source was, where none is given.
+        """
         if p.steps is None or p.guidance_scale is None or p.seed is None:
             raise ValueError("the pass is not settled; settle the job before running it")
         return Call(
@@ -73,8 +81,13 @@ class Scope:
             priority=self.job.priority,
             on_progress=self.on_progress,
             cancelled=self.cancelled,
+            on_preview=self._on_preview(placement or self.inputs.placement),
             **fields,
         )
+
+    def _on_preview(self, placement: Placement) -> Callable[[Image.Image], None] | None:
+        show = self.show
+        return None if show is None else lambda preview: show(preview, placement)
 
 
 def to_picture(painted: Painted) -> Image.Image:

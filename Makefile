@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long faults faults-long check lint types imports audit licences format schema bench clean
+.PHONY: help demo test test-long faults faults-long check lint types imports audit licences format schema bench bench-engine bench-gpu bench-system clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -55,6 +55,15 @@ bench: $(VENV)/.dev ## Measure the system's own costs
 	$(BIN)/python -m bench.overhead
 	$(BIN)/python -m bench.memory
 	$(BIN)/python -m bench.recovery
+
+bench-engine: $(VENV)/.dev ## Measure the engine beside two ways of calling diffusers (about 5 minutes)
+	$(BIN)/python -m bench.engine
+
+bench-gpu: $(VENV)/.dev ## Check and measure the engine on one CUDA GPU, with random weights (under 8 minutes)
+	$(BIN)/python -m bench.gpu
+
+bench-system: $(VENV)/.dev ## Measure the whole system beside a naive Celery task
+	$(BIN)/python -m bench.system
 
 clean: ## Remove what the commands above made
 	rm -rf $(VENV) overpaint-demo overpaint-local faults-report .mypy_cache .ruff_cache .pytest_cache

@@ -1,4 +1,4 @@
-"""Resident memory of a worker process over 1,000 jobs, and of a producer process over 1,000 submissions.
+"""Resident memory of a worker process over 2,000 jobs, and of a producer process over 2,000 submissions.
 
 `python -m bench.memory` exits with 1 where a worker grows by more than LIMIT bytes a job over the last half. A slope is
 that of a least-squares line.
@@ -22,6 +22,8 @@ from overpaint_producer import JobHandle
 LIMIT = 5000
 """Bytes a job."""
 SAMPLE_EVERY = 10
+SMALL_CACHES = {"OVERPAINT_CACHE_BYTES": str(8 * 1024 * 1024)}
+"""Full after some hundred jobs, so that what still grows then is no cache."""
 IN_FLIGHT = 16
 
 Sample = tuple[int, int]
@@ -42,9 +44,9 @@ for number in range(1, int(sys.argv[1]) + 1):
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--jobs", type=int, default=1000)
+    parser.add_argument("--jobs", type=int, default=2000)
     jobs = parser.parse_args().jobs
-    with tempfile.TemporaryDirectory() as folder, local_place(Path(folder), noise(512)) as place:
+    with tempfile.TemporaryDirectory() as folder, local_place(Path(folder), noise(512), settings=SMALL_CACHES) as place:
         samples = _worker(place, jobs)
         slope = _slope(samples)
         print(f"worker: {_mb(samples[0])} after {samples[0][0]} jobs, {_mb(samples[-1])} after {jobs}")

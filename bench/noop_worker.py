@@ -9,14 +9,14 @@ import numpy as np
 
 from overpaint_common.result import ModelInfo
 from overpaint_worker import child
-from overpaint_worker.engine.calls import Call, Loader, Made
+from overpaint_worker.engine.calls import Call, Loader, Made, Model
 from overpaint_worker.engine.registry import Registry
 from overpaint_worker.keeper.build import build_keeper
 from overpaint_worker.settings import KeeperSettings
 from overpaint_worker.supervisor import Supervisor
 
 
-class Noop:
+class Noop(Model):
     """Gives the picture back as it came, after one step."""
 
     info = ModelInfo(name="noop", revision="local", digest="0" * 64, pipeline="none", scheduler="none", dtype="float32")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,9 +54,11 @@ def noise(side: int) -> Image.Image:
 
 
 @contextmanager
-def local_place(folder: Path, picture: Image.Image, *, command: Sequence[str] = WORKER) -> Iterator[Place]:
-    """With a folder as the store."""
-    with LocalStack(folder, command=command, environment={**os.environ, **ONE_THREAD}) as stack:
+def local_place(
+    folder: Path, picture: Image.Image, *, command: Sequence[str] = WORKER, settings: Mapping[str, str] | None = None
+) -> Iterator[Place]:
+    """With a folder as the store; `settings` are more variables for the worker."""
+    with LocalStack(folder, command=command, environment={**os.environ, **ONE_THREAD, **(settings or {})}) as stack:
         path = stack.inputs / "scene.png"
         picture.save(path)
         with Producer(stack.settings) as producer:

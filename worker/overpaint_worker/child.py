@@ -18,6 +18,7 @@ from overpaint_common.errors import OverpaintError, SettingsError
 from overpaint_worker import exits
 from overpaint_worker.engine.calls import Loader
 from overpaint_worker.engine.registry import Registry
+from overpaint_worker.engine.residents import Budget
 from overpaint_worker.jobs import solo_loop
 from overpaint_worker.runtime import Runtime, build
 from overpaint_worker.settings import WorkerSettings
@@ -45,7 +46,7 @@ def main(loader_of: Callable[[Registry, str], Loader] | None = None) -> int:
     )
     _end_with_parent()
     try:
-        return _serve(loader_of or _pipelines)
+        return _serve(loader_of)
     except OverpaintError as error:
         log.error("cannot start code=%s: %s", error.code, error)
         return exits.SOFTWARE if error.retryable else exits.CONFIG
@@ -54,12 +55,12 @@ def main(loader_of: Callable[[Registry, str], Loader] | None = None) -> int:
         return exits.SOFTWARE
 
 
-def _serve(loader_of: Callable[[Registry, str], Loader]) -> int:
+def _serve(loader_of: Callable[[Registry, str], Loader] | None) -> int:
     settings = WorkerSettings.load()
     logging.getLogger().setLevel(settings.log_level)
     registry = settings.open_registry()
     device = "cpu" if os.environ.get("OVERPAINT_DEVICE", "cpu") == "cpu" else "cuda"
-    loader = loader_of(registry, device)
+    loader, budget = (loader_of(registry, device), None) if loader_of else _pipelines(registry, device, settings)
     if settings.cpu_threads:
         import torch
 
@@ -68,6 +69,7 @@ def _serve(loader_of: Callable[[Registry, str], Loader]) -> int:
         settings,
         registry,
         loader,
+        budget,
         device=device_name(device),
         software={name: version(name) for name in LIBRARIES},
         on_engine_death=lambda reason: _leave(runtime, reason),
@@ -129,10 +131,17 @@ def device_name(device: str) -> str:
     return f"cuda: {torch.cuda.get_device_name()}"
 
 
-def _pipelines(registry: Registry, device: str) -> Loader:
-    from overpaint_worker.engine.loading import PipelineLoader
+def _pipelines(registry: Registry, device: str, settings: WorkerSettings) -> tuple[Loader, Budget]:
+    if settings.compile_cache is not None:
+        # torch reads it when it compiles for the first time.
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(settings.compile_cache)
+    from overpaint_worker.engine.acceleration import Acceleration
+    from overpaint_worker.engine.loading import PipelineLoader, Tuning
 
-    return PipelineLoader(registry, device)
+    acceleration = Acceleration(settings.compilation, settings.channels_last)
+    tuning = Tuning(acceleration, settings.model_bytes, settings.cache_bytes, warm_up=True)
+    loader = PipelineLoader(registry, device, tuning)
+    return loader, loader.budget
 
 
 def _leave(runtime: Runtime, reason: str) -> None:

@@ -28,6 +28,8 @@ from overpaint_worker.drain import Drain
 from overpaint_worker.engine.calls import Loader
 from overpaint_worker.engine.engine import Engine, PhaseLimits
 from overpaint_worker.engine.registry import Registry
+from overpaint_worker.engine.residents import Budget
+from overpaint_worker.engine.statistics import Statistics
 from overpaint_worker.holding import Holdings
 from overpaint_worker.reporter import Reporter
 from overpaint_worker.settings import WorkerSettings
@@ -85,21 +87,35 @@ class Runtime:
         self.draining.set()
         self.announcer.stop()
         self.engine.stop()
+        self._tell(self.engine.statistics())
         self.holdings.stop()
         self.reporter.stop()
         self.live.close()
+
+    def _tell(self, statistics: Statistics) -> None:
+        caches = " ".join(
+            f"{name}={use.hits}/{use.hits + use.misses}" for name, use in sorted(statistics.caches.items())
+        )
+        log.info(
+            "engine busy=%.1f idle=%.1f forwards=%d rows=%d padded=%d %s",
+            *(statistics.busy, statistics.idle, statistics.forwards, statistics.rows, statistics.padded, caches),
+        )
 
 
 def build(
     settings: WorkerSettings,
     registry: Registry,
     loader: Loader,
+    budget: Budget | None,
     *,
     device: str,
     software: dict[str, str],
     on_engine_death: Callable[[str], None],
 ) -> Runtime:
-    """Wire the parts together; nothing is connected or loaded yet. Raises SettingsError."""
+    """Wire the parts together; nothing is connected or loaded yet. Raises SettingsError.
+
+    `budget` is of the models that may be loaded at once, None for one at a time.
+    """
     redis_url = settings.redis_url.get_secret_value()
     access = settings.access
     store = settings.open_store()
@@ -122,7 +138,7 @@ def build(
     leases = Leases(redis, seconds=settings.lease, worker=worker.name)
     holdings = Holdings(leases, seconds=settings.lease)
     limits = PhaseLimits(load=settings.load_limit, step=settings.step_limit)
-    engine = Engine(loader, limits=limits, on_death=on_engine_death)
+    engine = Engine(loader, limits=limits, budget=budget, on_death=on_engine_death)
     drain = Drain(engine, holdings, settings.grace)
     consumption = Consumption(
         cards, Shares(settings.slots), leaving=drain.begun, submissions=settings.accept_submissions

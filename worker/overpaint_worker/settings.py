@@ -34,14 +34,24 @@ class WorkerSettings(KeeperSettings):
 
     registry: Path | None = None
     """TOML file of the models; None serves the small model that ships with the worker."""
-    slots: Annotated[int, Field(ge=1, le=256)] = 8
-    """Jobs in hand at once: while one is on the device, the others are fetched, prepared and stored."""
+    slots: Annotated[int, Field(ge=1, le=256)] = 16
+    """Jobs in hand at once: those on the device share its forwards, while others are fetched, prepared and stored."""
     grace: Annotated[float, Field(ge=0)] = 120
     """Seconds that a stopping worker may take to finish what it has begun; what it cannot goes back to the queue."""
     max_source_bytes: Annotated[int, Field(ge=1)] = 100 * 1024 * 1024
     max_source_pixels: Annotated[int, Field(ge=1)] = 100_000_000
     cpu_threads: Annotated[int, Field(ge=0)] = 0
     """Threads that torch may use on the CPU; 0 leaves the choice to torch."""
+    model_bytes: Annotated[int, Field(ge=0)] = 0
+    """Of weights on the device at once; 0 takes 60 % of it. Those used last stay, and a larger model is offloaded."""
+    cache_bytes: Annotated[int, Field(ge=0)] = 256 * 1024 * 1024
+    """Of prompt embeddings and encoded sources that each model keeps."""
+    compilation: Literal["off", "default", "graphs"] = "off"
+    """Compile denoisers for their native size when they are loaded: torch.compile, and with CUDA graphs."""
+    compile_cache: Path | None = None
+    """Folder where compiled kernels are kept between starts."""
+    channels_last: bool = False
+    """Keep the weights of convolutions in that memory layout."""
     accept_submissions: bool = True
     """Serve `overpaint.submit`, whole jobs sent as plain Celery messages."""
     submit_secret: SecretStr | None = None

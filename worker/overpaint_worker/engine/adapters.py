@@ -1,4 +1,4 @@
-"""LoRAs, in use for the length of a call, and words learnt by textual inversion."""
+"""LoRAs, in use for one call or another, and words learnt by textual inversion."""
 
 from __future__ import annotations
 
@@ -18,15 +18,20 @@ _KEYS: Mapping[str, str] = {"text_encoder": "clip_l", "text_encoder_2": "clip_g"
 
 
 class Adapters:
-    """The LoRAs of a pipeline's parts: loaded once, and out of use but for the length of a call.
+    """The LoRAs of a pipeline's parts, loaded once. All pipelines on the same parts share them.
 
-    All pipelines on the same parts share them. One thread may use them at a time, calls within calls included.
+    Who computes says first what it is to `use`: exchanging them takes a while, so those used last stay.
     """
 
     def __init__(self, pipeline: Any) -> None:
         self._pipeline = pipeline
         self._names: dict[str, str] = {}
         self._in_use: Scales = {}
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Of those that are loaded."""
+        return list(self._names)
 
     def load(self, name: str, file: Path) -> None:
         """Add the LoRA in a safetensors file; raises ValueError where it is none for this model."""
@@ -45,21 +50,21 @@ class Adapters:
         self._names[name] = inner
         self._pipeline.disable_lora()
 
-    @contextmanager
-    def using(self, loras: Sequence[tuple[str, float]]) -> Iterator[None]:
-        """Within the block the model has these LoRAs alone, afterwards those that it had before.
+    def use(self, loras: Sequence[tuple[str, float]]) -> None:
+        """From now on the model has these LoRAs alone, until the next `use`.
 
         One that is named twice counts with the sum of its scales.
         """
         wanted: dict[str, float] = {}
         for name, scale in loras:
             wanted[name] = wanted.get(name, 0.0) + scale
-        before = self._in_use
         self._put(wanted)
-        try:
-            yield
-        finally:
-            self._put(before)
+
+    @contextmanager
+    def using(self, loras: Sequence[tuple[str, float]]) -> Iterator[None]:
+        """`use` at the beginning of the block; nothing is undone at its end."""
+        self.use(loras)
+        yield
 
     def _put(self, scales: Scales) -> None:
         if scales == self._in_use:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
@@ -15,6 +15,7 @@ from PIL import Image
 from overpaint_common.job import Priority
 from overpaint_common.result import ModelInfo, WarningNote
 from overpaint_common.schedulers import SchedulerName
+from overpaint_worker.engine.statistics import CacheUse
 
 UPSCALES = 4
 """Times that an upscaler enlarges."""
@@ -68,9 +69,11 @@ class Call:
     reproducible: bool = False
     """Use deterministic kernels alone."""
     priority: Priority = "standard"
-    """A running call lets strictly more urgent ones for its model run between its steps."""
+    """The more urgent, the more of the device's time it gets."""
     on_progress: Callable[[str, int], None] = _ignore
     """Told the phase ("load", "denoise") and the steps done so far, on the engine's thread: it must not block."""
+    on_preview: Callable[[Image.Image], None] | None = None
+    """Told small RGB pictures of the latents now and then, on the engine's thread: it must not block."""
     cancelled: threading.Event = field(default_factory=threading.Event)
     """Once set, the call ends with JobCancelled at its next step."""
 
@@ -88,7 +91,7 @@ class Painted:
     """Rows of the largest forward."""
     started_at: datetime
     seconds: float
-    """On the engine's thread, without loading and without the calls that interrupted this one."""
+    """On the engine's thread, without loading; of what it shared with other calls, its share by rows."""
     warnings: tuple[WarningNote, ...] = ()
     scheduler: str = ""
     """The class that ran."""
@@ -114,9 +117,17 @@ class Model(Protocol):
     def run(self, call: Call, on_step: Callable[[int], None]) -> Made:
         """Paint.
 
-        `on_step` is called after each step. It may raise, and it may run other calls on this model: that changes
-        neither's pixels, whether they end well or raise.
+        `on_step` is called after each step. It may raise, and it may let other calls on this model go on before it
+        returns: that changes nobody's pixels, whether they end well or raise.
         """
+
+    def stepped(self, call: Call) -> bool:  # noqa: ARG002
+        """Whether it hands out turns for what it wants computed, and so gets on beside other calls at no loss."""
+        return False
+
+    def caches(self) -> Mapping[str, CacheUse]:
+        """What its caches were good for, by name."""
+        return {}
 
 
 class Loader(Protocol):

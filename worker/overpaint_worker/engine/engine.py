@@ -1,24 +1,28 @@
-"""The engine: one thread that owns the device and runs one call after another, or a more urgent one within another."""
+"""The engine: one thread that owns the device, and what others see of it."""
 
 from __future__ import annotations
 
-import gc
 import logging
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from functools import partial
 
 from overpaint_common.errors import EngineDied, JobCancelled, OverpaintError
-from overpaint_worker.engine.calls import Call, Loader, Model, Painted
+from overpaint_worker.engine.calls import Call, Loader, Painted
 from overpaint_worker.engine.failures import as_outcome, describe
+from overpaint_worker.engine.loop import NEVER_BEGUN, Loop
 from overpaint_worker.engine.policy import PriorityQueue
+from overpaint_worker.engine.residents import Budget, Residents
+from overpaint_worker.engine.statistics import Statistics
 
 log = logging.getLogger(__name__)
 
-_NEVER_BEGUN = "cancelled while waiting for the engine"
+SWITCH_PATIENCE = 4.0
+"""Times the seconds of a loading that the models in use go on before they make room: loading is a fifth at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +36,12 @@ class PhaseLimits:
 
 
 class Engine:
-    """Runs calls on one device. `submit` may be called from any thread.
+    """Runs calls on one device, many beside each other. `submit` may be called from any thread.
 
-    PriorityQueue says which waiting call is next. One for the loaded model that is strictly more urgent than the
-    running call does not wait for its end: it runs at the next step boundary, within the running call, which goes on
-    where it was and paints the same pixels as if alone. One call runs at a boundary, so the interrupted one makes a
-    step (with some schedulers one of the model's calls of which they make several a step) between any two, and ends
-    however many keep arriving. A call for another model waits for the end, since loading its model would evict the
-    one that the running call needs.
+    What is under way shares the device as TurnQueue says; the Loop does it. Calls for loaded models are admitted as
+    they come. One for a model that has no room beside those in use waits: after SWITCH_PATIENCE times the seconds that
+    loading takes, or at once where it is more urgent than all that is under way, nothing else is admitted until those
+    in use have come to an end and the least recently used make room.
 
     When its thread dies or hangs, every call that waits or runs ends with EngineDied, `on_death` is called once with
     the reason, and later calls end with EngineDied at once: the process is to be replaced. `on_death` is for deaths
@@ -51,23 +53,30 @@ class Engine:
         loader: Loader,
         *,
         limits: PhaseLimits | None = None,
+        budget: Budget | None = None,
         on_death: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._loader = loader
+        """`budget` of the weights that may be loaded at once; None has one model at a time."""
+        self._residents = Residents(loader, budget)
+        self._loop = Loop(self._residents, self._enter, lambda: self._dead)
         self._limits = limits or PhaseLimits()
         self._on_death = on_death
         self._lock = threading.Condition()
         self._waiting: PriorityQueue[tuple[Call, Future[Painted]]] = PriorityQueue()
         self._pending: set[Future[Painted]] = set()
+        self._blocked: tuple[str, float] | None = None
+        """The model that has no room for its call, and the engine's busy seconds when that was seen first."""
         self._preload: str | None = None
         self._ready: Future[None] = Future()
-        self._loaded: tuple[str, Model] | None = None
         self._stopping = False
         self._dead: str | None = None
+        self._idle = 0.0
+        self._served = False
+        """Whether a call has ever come."""
         # One attribute, so that the watch never sees a new phase with the time of the old one.
         self._moment: tuple[str, float] = ("idle", time.monotonic())
         self._gone = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._watch = threading.Thread(target=self._watch_thread, name="engine-watch", daemon=True)
 
     def start(self, preload: str | None = None) -> None:
@@ -93,7 +102,7 @@ class Engine:
                 future.set_exception(EngineDied(f"the engine is gone: {self._dead}; the job goes back to the queue"))
                 return future
             if call.cancelled.is_set():
-                future.set_exception(JobCancelled(_NEVER_BEGUN))
+                future.set_exception(JobCancelled(NEVER_BEGUN))
                 return future
             self._pending.add(future)
             self._waiting.push((call, future), call.priority)
@@ -105,10 +114,10 @@ class Engine:
         with self._lock:
             swept = self._waiting.take(lambda item: item[0].cancelled.is_set())
         for _, future in swept:
-            self._resolve(future, JobCancelled(_NEVER_BEGUN))
+            self._resolve(future, JobCancelled(NEVER_BEGUN))
 
     def stop(self) -> None:
-        """End the thread after the running call and those it interrupted; what still waits ends with EngineDied.
+        """End the thread after the calls that have begun; what still waits ends with EngineDied.
 
         Returns at once where the engine is gone already, even if its thread hangs.
         """
@@ -125,25 +134,31 @@ class Engine:
         """Why the engine is gone: "stopped" after `stop`, else what killed it; None while it lives."""
         return self._dead
 
-    def _loop(self) -> None:
+    def statistics(self) -> Statistics:
+        """What it did since it started; from any thread."""
+        return self._loop.statistics(self._idle)
+
+    def _run(self) -> None:
         reason, refusal = "stopped", None
         try:
             refusal = self._load_first()
             if refusal is not None:
                 reason = describe(refusal)
-            while refusal is None and self._serve_next():
+            while refusal is None and self._serve():
                 pass
         except BaseException as error:
             reason = describe(error)
             log.exception("engine thread ends")
         finally:
             self._die(reason, refusal)
+            with suppress(Exception):
+                self._loop.end(reason, begun=True)
 
     def _load_first(self) -> OverpaintError | None:
         """Load what `start` asks for and let it return; or why it has to raise."""
         if self._preload is not None:
             try:
-                self._model(self._preload)
+                self._loop.load(self._preload)
             except Exception as error:
                 return as_outcome(error)
         with self._lock:
@@ -151,86 +166,59 @@ class Engine:
                 self._ready.set_result(None)
         return None
 
-    def _serve_next(self) -> bool:
-        # A method of its own, so that an idle engine holds no picture.
-        item = self._next()
-        if item is None:
+    def _serve(self) -> bool:
+        """Take in what waits and make one step; whether there is more to come."""
+        if not self._wait():
             return False
-        self._serve(*item)
+        while self._admit():
+            pass
+        if self._stopping:
+            self._loop.end("stopped", begun=False)
+        self._loop.step()
         return True
 
-    def _next(self) -> tuple[Call, Future[Painted]] | None:
+    def _wait(self) -> bool:
+        """Wait until there is something to do; whether there will ever be."""
         with self._lock:
-            self._enter("idle")
-            while not self._stopping and self._dead is None:
-                item = self._waiting.pop()
-                if item is not None:
-                    return item
-                self._lock.wait()
-            return None
+            if self._dead is None and not self._loop:
+                self._enter("idle")
+                began = time.monotonic()
+                while not self._stopping and self._dead is None and not self._waiting:
+                    self._lock.wait()
+                if self._waiting and self._served:
+                    self._idle += time.monotonic() - began
+                self._served = True
+            return self._dead is None and (bool(self._loop) or not self._stopping)
 
-    def _let_pass(self, running: Call) -> float:
-        """Run the call that may interrupt `running` at this step, if one waits; the seconds it took."""
-
-        def may(item: tuple[Call, Future[Painted]]) -> bool:
-            return item[0].model == running.model and not item[0].cancelled.is_set()
-
+    def _admit(self) -> bool:
+        """Take in one call, if one may."""
+        # A method of its own, so that an idle engine holds no picture.
         with self._lock:
-            item = None if self._stopping else self._waiting.pop_above(running.priority, may)
+            item = None if self._stopping or self._dead is not None else self._admissible()
         if item is None:
-            return 0.0
-        began = time.monotonic()
-        self._serve(*item)
-        self._enter("denoise")
-        return time.monotonic() - began
-
-    def _serve(self, call: Call, future: Future[Painted]) -> None:
-        self._resolve(future, self._outcome(call))
-
-    def _outcome(self, call: Call) -> Painted | OverpaintError:
+            return False
+        call, future = item
         if call.cancelled.is_set():
-            return JobCancelled(_NEVER_BEGUN)
-        try:
-            return self._run(call)
-        except Exception as error:
-            return as_outcome(error)
+            self._resolve(future, JobCancelled(NEVER_BEGUN))
+        else:
+            self._loop.admit(call, partial(self._resolve, future))
+        return True
 
-    def _run(self, call: Call) -> Painted:
-        model = self._model(call.model, lambda: call.on_progress("load", 0))
-        started_at, started, done, interrupted = datetime.now(UTC), time.monotonic(), 0, 0.0
-        self._enter("denoise")
-        call.on_progress("denoise", 0)
-
-        def check(steps: int) -> None:
-            if call.cancelled.is_set():
-                raise JobCancelled(f"cancelled at step {steps}")
-            if self._dead is not None:
-                raise EngineDied(f"the engine is gone: {self._dead}")
-
-        def on_step(steps: int) -> None:
-            nonlocal done, interrupted
-            self._enter("denoise")
-            if steps != done:
-                done = steps
-                call.on_progress("denoise", steps)
-            check(steps)
-            interrupted += self._let_pass(call)
-            check(steps)
-
-        made = model.run(call, on_step)
-        seconds = time.monotonic() - started - interrupted
-        scheduler = made.scheduler or model.info.scheduler
-        return Painted(made.pixels, model.info, done, made.rows, started_at, seconds, made.warnings, scheduler)
-
-    def _model(self, name: str, on_load: Callable[[], None] = lambda: None) -> Model:
-        if self._loaded is None or self._loaded[0] != name:
-            self._enter("load")
-            on_load()
-            if self._loaded is not None:
-                self._loaded = None
-                gc.collect()
-            self._loaded = (name, self._loader(name))
-        return self._loaded[1]
+    def _admissible(self) -> tuple[Call, Future[Painted]] | None:
+        """Remove and return the call that is admitted next."""
+        first = self._waiting.first()
+        if first is None:
+            return None
+        call, _ = first
+        if call.cancelled.is_set() or self._residents.has_room(call.model, self._loop.models):
+            self._blocked = None
+            return self._waiting.pop()
+        if self._blocked is None or self._blocked[0] != call.model:
+            self._blocked = call.model, self._loop.busy
+        waited = self._loop.busy - self._blocked[1]
+        if self._loop.is_less_urgent(call.priority) or waited >= SWITCH_PATIENCE * self._loop.load_seconds:
+            return None
+        return self._waiting.pop(lambda item: item[0].model in self._residents)
 
     def _enter(self, phase: str) -> None:
         self._moment = (phase, time.monotonic())

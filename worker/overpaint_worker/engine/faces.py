@@ -35,6 +35,11 @@ class Faces:
             return self._controlled(tuple(control.name for control in call.controls))
         return self.own
 
+    def parts(self) -> list[torch.nn.Module]:
+        """All networks, those for control too."""
+        parts = [*self.own.components.values(), *self._controls.values()]
+        return list(dict.fromkeys(part for part in parts if isinstance(part, torch.nn.Module)))
+
     def _controlled(self, names: tuple[str, ...]) -> Any:
         networks = [self._controls[name] for name in names]
         controlnet = networks if len(networks) > 1 else networks[0]

@@ -9,10 +9,15 @@ from overpaint_common.errors import DeviceOutOfMemory, ModelLoadFailed, Overpain
 log = logging.getLogger(__name__)
 
 
-def _poisons_device(error: BaseException) -> bool:
-    # After a failed kernel every later CUDA call of the process fails too. The class is looked up by name because this
-    # module stays free of torch.
+def poisons_device(error: BaseException) -> bool:
+    """Whether every later call on the device will fail too, as after a failed kernel on CUDA."""
+    # The class is looked up by name because this module stays free of torch.
     return type(error).__name__ == "AcceleratorError" or "CUDA error" in str(error)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether the device had no memory for it."""
+    return type(error).__name__ == "OutOfMemoryError"
 
 
 def as_outcome(error: Exception) -> OverpaintError:
@@ -21,10 +26,10 @@ def as_outcome(error: Exception) -> OverpaintError:
     Raises `error` itself where the device is beyond repair.
     """
     reason = error.__cause__ if isinstance(error, ModelLoadFailed) and error.__cause__ else error
-    if _poisons_device(reason):
+    if poisons_device(reason):
         raise error
     message = describe(reason)[:1000]
-    if type(reason).__name__ == "OutOfMemoryError":
+    if out_of_memory(reason):
         log.warning("device out of memory: %s", message)
         return DeviceOutOfMemory(f"the device ran out of memory ({message}); use a smaller size, or a larger device")
     if isinstance(error, OverpaintError):

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import math
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +18,67 @@ import transformers
 from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # The client's package, whose name changes.
+from PIL import Image
+from safetensors import safe_open
 
 from overpaint_common.errors import ModelLoadFailed, ModelUnreachable
 from overpaint_common.result import ModelInfo
 from overpaint_worker.engine import schedulers, vetting
+from overpaint_worker.engine.acceleration import Acceleration
 from overpaint_worker.engine.adapters import Adapters, learn_word
+from overpaint_worker.engine.calls import Call, ControlInput
 from overpaint_worker.engine.controls import ControlNetwork, load_depth, load_network
+from overpaint_worker.engine.memory import Memory
+from overpaint_worker.engine.model import CACHE_BYTES, PipelineModel
 from overpaint_worker.engine.registry import ControlSpec, FileSpec, ModelSpec, Registry, Task, Weights
+from overpaint_worker.engine.residents import Budget
 from overpaint_worker.engine.safety import load_checker
-from overpaint_worker.engine.whole import WholeModel
+
+log = logging.getLogger(__name__)
+
+VARIANT = re.compile(r"\.(fp16|bf16|fp32|ema|non_ema)\.|\.non_ema|_ema")
+"""In the names of files that hold the same weights another way."""
+SHARE_OF_WEIGHTS = 0.6
+"""Of the device's memory, where nobody says otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """How models are held and run, beside what the registry says of each."""
+
+    acceleration: Acceleration = field(default_factory=Acceleration)
+    model_bytes: int = 0
+    """Of weights on the device at once; 0 takes SHARE_OF_WEIGHTS of it. A larger model is offloaded."""
+    cache_bytes: int = CACHE_BYTES
+    """Of prompt embeddings and VAE posteriors, for each model."""
+    warm_up: bool = False
+    """Run each model once as part of loading it."""
 
 
 class PipelineLoader:
     """Loads the models of a registry onto one device ("cpu", "cuda")."""
 
-    def __init__(self, registry: Registry, device: str) -> None:
+    def __init__(self, registry: Registry, device: str, tuning: Tuning | None = None) -> None:
         self._registry = registry
         self._device = device
+        self._tuning = tuning or Tuning()
+        self._memory = Memory(device)
 
-    def __call__(self, name: str) -> WholeModel:
-        """Load `name`, from safetensors only and without remote code.
+    @property
+    def budget(self) -> Budget:
+        """Of the weights that may be loaded at once."""
+        total = self._tuning.model_bytes or int(self._memory.total * SHARE_OF_WEIGHTS)
+        return Budget(total, self._foretold, lambda model: model.bytes if isinstance(model, PipelineModel) else 0)
+
+    def _foretold(self, name: str) -> int | None:
+        """Bytes that a model's weights will take; None where they have not been downloaded yet."""
+        spec = self._registry[name]
+        if spec.path is None:
+            return None
+        return _bytes_of(spec.path, dtype_of(spec, self._device))
+
+    def __call__(self, name: str) -> PipelineModel:
+        """Load `name`, from safetensors only and without remote code, and warm it up if it is to be.
 
         Raises ModelLoadFailed, or ModelUnreachable where only its repository is out of reach; UnknownModel.
         """
@@ -56,13 +101,17 @@ class PipelineLoader:
                 "check the registry entry and its files"
             ) from (error if part is None else part.__cause__)
 
-    def _loaded(self, name: str, spec: ModelSpec, dtype: torch.dtype) -> WholeModel:
+    def _loaded(self, name: str, spec: ModelSpec, dtype: torch.dtype) -> PipelineModel:
         folder = folder_of(spec)
         pipeline = _load(spec, folder, dtype)
         pipeline.set_progress_bar_config(disable=True)
         beside = _Beside(pipeline, dtype, self._device)
         beside.load(spec)
-        pipeline.to(self._device)
+        if _bytes_of(folder, dtype) > self.budget.total:
+            log.warning("model %s is larger than the %d bytes for weights: it is offloaded", name, self.budget.total)
+            pipeline.enable_model_cpu_offload(device=self._device)
+        else:
+            pipeline.to(self._device)
         safety = None if spec.safety == "off" else load_checker(folder, dtype, self._device)
         info = ModelInfo(
             name=name,
@@ -72,7 +121,46 @@ class PipelineLoader:
             scheduler=type(pipeline.scheduler).__name__,
             dtype=str(dtype).removeprefix("torch."),
         )
-        return WholeModel(pipeline, info, controls=beside.controls, adapters=beside.adapters, safety=safety)
+        acceleration = self._tuning.acceleration
+        if beside.adapters.names and acceleration.compilation != "off":
+            # Each exchange of LoRAs would compile anew.
+            log.warning("model %s has LoRAs: it is not compiled", name)
+            acceleration = replace(acceleration, compilation="off")
+        model = PipelineModel(
+            pipeline,
+            info,
+            controls=beside.controls,
+            adapters=beside.adapters,
+            safety=safety,
+            cache_bytes=self._tuning.cache_bytes,
+            acceleration=acceleration,
+            memory=self._memory,
+        )
+        if self._tuning.warm_up:
+            first = _first_call(name, spec)
+            model.warm_up(first)
+            # Not compiled for them now, they would be in the middle of a job.
+            for control in spec.controls if acceleration.compilation != "off" else ():
+                model.warm_up(replace(first, controls=(ControlInput(control, first.picture),)))
+        return model
+
+
+def _first_call(name: str, spec: ModelSpec) -> Call:
+    """A short one of the model's native size."""
+    side = spec.native_size
+    picture = Image.new("RGB", (side, side), "grey")
+    mask = Image.new("L", (side, side), 255) if spec.task == "inpaint" else None
+    return Call(
+        model=name,
+        op=spec.operations[0],
+        picture=picture,
+        prompt="",
+        negative_prompt="",
+        steps=2,
+        guidance_scale=2.0,
+        seed=0,
+        mask=mask,
+    )
 
 
 class PartFailed(ValueError):
@@ -174,6 +262,19 @@ def digest_of(folder: Path, places: Mapping[str, Path]) -> str:
         return own
     others = {name: weight_digest(places[name]) if places[name].is_dir() else _content(places[name]) for name in places}
     return _total({"": own, **dict(sorted(others.items()))})
+
+
+def _bytes_of(folder: Path, dtype: torch.dtype) -> int:
+    """Of the weights of all parts in a model's folder, in that dtype; variants of them beside do not count."""
+    files = [file for file in sorted(folder.glob("*/*.safetensors")) if not VARIANT.search(file.name)]
+    return sum(map(_elements, files)) * int(dtype.itemsize)
+
+
+def _elements(file: Path) -> int:
+    with safe_open(file, framework="pt") as tensors:
+        shapes = [tensors.get_slice(name).get_shape() for name in tensors.keys()]  # noqa: SIM118
+        elements: int = sum(map(math.prod, shapes))
+        return elements
 
 
 def weight_digest(folder: Path) -> str:

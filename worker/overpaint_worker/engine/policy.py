@@ -31,8 +31,6 @@ class PriorityQueue(Generic[_Item]):
     The first in line of a priority is due once AGEING more urgent items that arrived after it went before it. What is
     due is taken next, whatever else waits; of several, the one that arrived first. So, however many more urgent items
     keep arriving, `pop` takes the n-th in line of a priority after at most n * AGEING of those that arrived after it.
-    `pop_above` takes nothing but what is more urgent than a running item: those count too, but the running item may
-    let more than AGEING of them pass before the next `pop`.
     """
 
     def __init__(self) -> None:
@@ -44,13 +42,21 @@ class PriorityQueue(Generic[_Item]):
         self._lines[rank].append(_Place(item, rank, self._arrivals))
         self._arrivals += 1
 
-    def pop(self) -> _Item | None:
-        """Remove and return what is next; None where nothing waits."""
-        return self._pop(len(PRIORITIES), lambda _: True)
+    def first(self) -> _Item | None:
+        """What `pop` would return."""
+        place = self._next(lambda _: True)
+        return None if place is None else place.item
 
-    def pop_above(self, priority: Priority, wanted: Callable[[_Item], bool]) -> _Item | None:
-        """Remove and return what is next among the `wanted` that are strictly more urgent than `priority`."""
-        return self._pop(PRIORITIES.index(priority), wanted)
+    def pop(self, wanted: Callable[[_Item], bool] = lambda _: True) -> _Item | None:
+        """Remove and return what is next among the `wanted`; None where none waits."""
+        place = self._next(wanted)
+        if place is None:
+            return None
+        self._lines[place.rank].remove(place)
+        for line in self._lines[place.rank + 1 :]:
+            if line and line[0].arrival < place.arrival:
+                line[0].overtaken += 1
+        return place.item
 
     def take(self, wanted: Callable[[_Item], bool]) -> list[_Item]:
         """Remove and return all items that are `wanted`."""
@@ -62,16 +68,7 @@ class PriorityQueue(Generic[_Item]):
     def __len__(self) -> int:
         return sum(map(len, self._lines))
 
-    def _pop(self, below: int, wanted: Callable[[_Item], bool]) -> _Item | None:
-        """What is next among the `wanted` of a rank `below` this one."""
-        lines = self._lines[:below]
-        due = (line[0] for line in lines if line and line[0].overtaken >= AGEING and wanted(line[0].item))
-        by_urgency = (place for line in lines for place in line if wanted(place.item))
-        place = min(due, key=lambda it: it.arrival, default=None) or next(by_urgency, None)
-        if place is None:
-            return None
-        self._lines[place.rank].remove(place)
-        for line in self._lines[place.rank + 1 :]:
-            if line and line[0].arrival < place.arrival:
-                line[0].overtaken += 1
-        return place.item
+    def _next(self, wanted: Callable[[_Item], bool]) -> _Place[_Item] | None:
+        due = (line[0] for line in self._lines if line and line[0].overtaken >= AGEING and wanted(line[0].item))
+        by_urgency = (place for line in self._lines for place in line if wanted(place.item))
+        return min(due, key=lambda it: it.arrival, default=None) or next(by_urgency, None)

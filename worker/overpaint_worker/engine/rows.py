@@ -9,34 +9,33 @@ from typing import Any
 import torch
 
 
+class RowCount:
+    """Of one call that runs as a whole."""
+
+    def __init__(self) -> None:
+        self.largest = 1
+        """Rows of the largest forward so far."""
+
+
 class Rows:
-    """Looks at every forward of the denoiser that a pipeline holds, by call, also where calls run within calls."""
+    """Looks at every forward of the denoiser that a pipeline holds."""
 
     def __init__(self, pipeline: Any) -> None:
-        self._running: list[RowCount] = []
+        self._count: RowCount | None = None
         denoiser = getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
         if isinstance(denoiser, torch.nn.Module):
             denoiser.register_forward_pre_hook(self._see, with_kwargs=True)
 
     @contextmanager
-    def counted(self) -> Iterator[RowCount]:
-        """The forwards within the block, but for those of blocks within it."""
-        count = RowCount()
-        self._running.append(count)
+    def counted(self, count: RowCount) -> Iterator[None]:
+        """Add the forwards within the block to a count."""
+        self._count = count
         try:
-            yield count
+            yield
         finally:
-            self._running.remove(count)
+            self._count = None
 
     def _see(self, _: Any, given: tuple[Any, ...], named: Mapping[str, Any]) -> None:
-        if self._running:
+        if self._count is not None:
             latents = next(value for value in (*given, *named.values()) if isinstance(value, torch.Tensor | list))
-            self._running[-1].largest = max(self._running[-1].largest, len(latents))
-
-
-class RowCount:
-    """Of one call."""
-
-    def __init__(self) -> None:
-        self.largest = 1
-        """Rows of the largest forward so far."""
+            self._count.largest = max(self._count.largest, len(latents))

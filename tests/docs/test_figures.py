@@ -17,8 +17,11 @@ from overpaint_producer.producer import RETRY_FOR
 from overpaint_worker import exits
 from overpaint_worker.attempt import UPLOAD_PATIENCE
 from overpaint_worker.consumption import SoloLoop
-from overpaint_worker.engine.engine import PhaseLimits
+from overpaint_worker.engine.acceleration import BUCKETS
+from overpaint_worker.engine.engine import SWITCH_PATIENCE, PhaseLimits
 from overpaint_worker.engine.policy import AGEING
+from overpaint_worker.engine.profile import MOST_ROWS
+from overpaint_worker.engine.turns import URGENT_ROWS
 from overpaint_worker.holding import RENEWALS
 from overpaint_worker.jobs import COMMIT_PATIENCE
 from overpaint_worker.keeper import backlog, deliveries, keeper, leader, pulse, sender
@@ -78,13 +81,20 @@ WORKER = {
     f"Of {SLOTS} slots none may hold more than {SHARES.most('bulk')}",
     f"standard and bulk together no more than {STANDARD_AND_BULK}",
     f"passed over {PATIENCE} times comes first once",
-    f"{AGEING} more urgent ones have overtaken",
+    where(AGEING == 8, "eight times the device's time from its next step on, sixty-four times"),
     f"at which {WORDS[SUSPECT_AT]} workers or engines have died is not queued but set apart",
     where(default(SoloLoop, "interval") == 1, "looks for such jobs every second"),
     f"waits up to {default(SoloLoop, 'patience') / MINUTE:g} minutes until it is empty",
     f"a step of more than {LIMITS.step / MINUTE:g} minutes, or a load of more than {LIMITS.load / MINUTE:g}",
     f"none is taken for {default(Watchdog, 'patience'):g} seconds",
     f"ends with status {exits.SOFTWARE}",
+}
+ENGINE = {
+    f"a priority weighs {WORDS[AGEING]} times the next one",
+    f"up to {URGENT_ROWS} rows, since so many cost little more",
+    f"how many fit, {MOST_ROWS} at most",
+    f"gone on for {WORDS[int(SWITCH_PATIENCE)]} times as long as loading takes",
+    f"for {', '.join(map(str, BUCKETS[:-1]))} and {BUCKETS[-1]} rows",
 }
 KEEPER = {
     f"a claim of {leader.TERM:g} seconds, leads",
@@ -155,9 +165,10 @@ OVERVIEW = {
     [
         ("docs/architecture.md", "4. What Redis holds", REDIS),
         ("docs/architecture.md", "5. The worker", WORKER),
-        ("docs/architecture.md", "6. The keeper", KEEPER),
-        ("docs/architecture.md", "7. Tried again, and given up", AGAIN),
-        ("docs/architecture.md", "8. What breaks, and what happens then", BREAKS),
+        ("docs/architecture.md", "6. The engine", ENGINE),
+        ("docs/architecture.md", "7. The keeper", KEEPER),
+        ("docs/architecture.md", "8. Tried again, and given up", AGAIN),
+        ("docs/architecture.md", "9. What breaks, and what happens then", BREAKS),
         ("docs/errors.md", "Errors", ERRORS),
         ("docs/protocol.md", "5. Be told of the end", WEBHOOKS),
         ("docs/settings.md", "Settings", SETTINGS),

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,8 +13,8 @@ import torch
 from overpaint_worker.engine.calls import Loader
 from overpaint_worker.engine.engine import Engine, PhaseLimits
 from overpaint_worker.engine.loading import PipelineLoader
+from overpaint_worker.engine.model import PipelineModel
 from overpaint_worker.engine.registry import EMBEDDED, ModelSpec, Registry
-from overpaint_worker.engine.whole import WholeModel
 from tests.engine.direct import Direct
 from tests.engine.fakes import Deaths, GatedModel, Start, Story, engine_on
 from tests.support import tiny_models
@@ -55,7 +57,7 @@ class Models:
     def _direct(self, name: str) -> Direct:
         return Direct(CLASSES[name], self.folder(name))
 
-    def _loaded(self, name: str) -> WholeModel:
+    def _loaded(self, name: str) -> PipelineModel:
         self.folder(name)
         model = PipelineLoader(self.registry, "cpu")(name)
         gc.freeze()
@@ -141,6 +143,16 @@ def gated(model: GatedModel) -> Iterator[Engine]:
 @pytest.fixture
 def story(gated: Engine) -> Story:
     return Story(gated)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The engine's clock, which moves when the test sets `now`."""
+    clock = SimpleNamespace(now=time.monotonic())
+    clock.monotonic = lambda: clock.now
+    monkeypatch.setattr("overpaint_worker.engine.engine.time", clock)
+    monkeypatch.setattr("overpaint_worker.engine.loop.time", clock)
+    return clock
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 
 from overpaint_common.errors import ModelLoadFailed
 from overpaint_worker.engine.loading import PipelineLoader
+from overpaint_worker.engine.model import PipelineModel
 from overpaint_worker.engine.registry import FileSpec, ModelSpec, Registry
-from overpaint_worker.engine.whole import WholeModel
 from tests.engine.conftest import CLASSES, FAMILIES, Models
 from tests.engine.direct import Direct, call, noise_picture
 from tests.support.tiny_models import tiny_lora
@@ -31,12 +31,12 @@ Pixels = NDArray[np.float32]
 LORAS = {"lora": 31, "ink.v2": 32}
 
 
-def load(models: Models, name: str, **entry: Any) -> WholeModel:
+def load(models: Models, name: str, **entry: Any) -> PipelineModel:
     spec = ModelSpec(path=models.folder(name), family=FAMILIES[name], **entry)
     return PipelineLoader(Registry(models={name: spec}), "cpu")(name)
 
 
-def paint(model: WholeModel, *, on_step: Callable[[int], None] = lambda _: None, **asked: Any) -> Pixels:
+def paint(model: PipelineModel, *, on_step: Callable[[int], None] = lambda _: None, **asked: Any) -> Pixels:
     return model.run(call("m", PICTURE, **asked), on_step).pixels
 
 
@@ -86,11 +86,11 @@ def files(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Callable[
 
 
 @pytest.fixture(scope="module")
-def adapted(models: Models, files: Callable[[str], dict[str, Path]]) -> Callable[[str], WholeModel]:
+def adapted(models: Models, files: Callable[[str], dict[str, Path]]) -> Callable[[str], PipelineModel]:
     """A model with both LoRAs, one named by its file and one by folder and file."""
-    loaded: dict[str, WholeModel] = {}
+    loaded: dict[str, PipelineModel] = {}
 
-    def of(name: str) -> WholeModel:
+    def of(name: str) -> PipelineModel:
         if name not in loaded:
             first, second = files(name).values()
             specs = (FileSpec(path=first), FileSpec(path=second.parent, file=second.name))
@@ -101,7 +101,7 @@ def adapted(models: Models, files: Callable[[str], dict[str, Path]]) -> Callable
 
 
 Files = Callable[[str], dict[str, Path]]
-Adapted = Callable[[str], WholeModel]
+Adapted = Callable[[str], PipelineModel]
 
 
 @pytest.mark.parametrize("name", ["sd", "sdxl"])

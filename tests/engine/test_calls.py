@@ -13,7 +13,7 @@ from overpaint_common.errors import DeviceOutOfMemory, JobCancelled, PipelineFai
 from overpaint_common.result import ModelInfo
 from overpaint_worker.engine.calls import Call
 from overpaint_worker.engine.engine import Engine
-from overpaint_worker.engine.whole import WholeModel
+from overpaint_worker.engine.model import PipelineModel
 from tests.engine.conftest import Models
 from tests.engine.direct import call, noise_picture
 
@@ -104,7 +104,7 @@ class Harness:
         pipeline.set_progress_bar_config(disable=True)
         info = ModelInfo(name="own", revision="local", digest="", pipeline="", scheduler="", dtype="")
         self.pipeline = pipeline
-        self.engine = Engine(lambda _: WholeModel(pipeline, info))
+        self.engine = Engine(lambda _: PipelineModel(pipeline, info))
         self.engine.start()
 
 

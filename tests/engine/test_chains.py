@@ -24,7 +24,7 @@ from overpaint_common.job import Job, Output, Prepare
 from overpaint_common.passes import Diffusion, Edit, Img2Img, Pass
 from overpaint_worker.devices import child_environment
 from overpaint_worker.engine.engine import Engine
-from overpaint_worker.engine.whole import deterministic
+from overpaint_worker.engine.kernels import deterministic
 from overpaint_worker.finishing import EncodedVariant, encode_variants
 from overpaint_worker.imaging.decode import decode
 from overpaint_worker.imaging.fit import fit
@@ -85,8 +85,11 @@ STAGES = (
 
 
 def test_stages_on_their_own_models_are_direct_calls_chained_through_8_bit_pictures(bench: Bench) -> None:
-    """Given three stages on three models, when they run, then each takes what diffusers made of the one before."""
-    job = bench.settled("sd", *STAGES, others=("sd3", "instruct"), seed=77, variants=2)
+    """Given three stages on three models, when they run, then each takes what diffusers made of the one before.
+
+    Reproducibly: a bit in which a shared forward differs might round to another level, and that goes on from there.
+    """
+    job = bench.settled("sd", *STAGES, others=("sd3", "instruct"), seed=77, variants=2, reproducible=True)
     first_seed, second_seed = seeds_of(job)
     last = job.passes[2]
     assert isinstance(last, Edit)
@@ -152,7 +155,8 @@ def test_the_record_tells_each_stage_its_model_scheduler_and_seed(bench: Bench) 
         ("instruct", "StableDiffusionInstructPix2PixPipeline"),
     ]
     assert bench.progress.totals[-1] == total_steps(job, bench.cards("sd", "sd3", "instruct")) == 2 * (3 + 3 + 3)
-    assert outcome.rows == 3
+    # Guidance takes three rows in the edit, which both variants may share.
+    assert 3 <= outcome.rows <= 6
 
 
 @pytest.mark.parametrize(("side", "enlarge"), [(520, 1.0), (400, 2.0)], ids=["kept", "enlarged"])
@@ -183,7 +187,8 @@ def test_intermediates_are_each_pass_but_the_last_with_padding_undone(bench: Ben
 
     def encoded(count: int, intermediates: bool) -> list[EncodedVariant]:
         output = Output(prefix="s3://outbox/", intermediates=intermediates)
-        return bench.run(bench.settled("sd", *stages[:count], output=output, variants=2), source)[1]
+        job = bench.settled("sd", *stages[:count], output=output, variants=2, reproducible=True)
+        return bench.run(job, source)[1]
 
     for variant, without, after_first in zip(encoded(3, True), encoded(3, False), encoded(1, True), strict=True):
         assert len(variant.between) == 2
@@ -273,13 +278,15 @@ fitted = fit(source.picture, size=64, method="pad")
 inputs = Inputs(fitted.picture, fitted.placement)
 card = ModelCard.model_validate_json(sys.argv[3])
 seen = []
-engine = Engine(PipelineLoader(Registry.embedded(), "cpu"))
+model = PipelineLoader(Registry.embedded(), "cpu")(job.model)
+for part in (model._faces.own.unet, model._faces.own.vae.decoder, model._faces.own.text_encoder):
+    part.register_forward_pre_hook(lambda *_: seen.append(torch.are_deterministic_algorithms_enabled()))
+engine = Engine(lambda _: model)
 engine.start()
-tell = lambda *_: seen.append(torch.are_deterministic_algorithms_enabled())
-outcome = run_passes(job, inputs, {card.name: card}, engine, Tracker(tell, threading.Event()))
+outcome = run_passes(job, inputs, {card.name: card}, engine, Tracker(lambda *_: None, threading.Event()))
 engine.stop()
 encoded = encode_variants(job, outcome, source, inputs, {"overpaint": "1"})
-assert seen[-1] and not torch.are_deterministic_algorithms_enabled()
+assert seen and all(seen) and not torch.are_deterministic_algorithms_enabled()
 print(json.dumps([hashlib.sha256(variant.picture.data).hexdigest() for variant in encoded]))
 """
 

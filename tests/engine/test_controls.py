@@ -27,8 +27,8 @@ from overpaint_common.passes import Control, Img2Img
 from overpaint_worker.engine.calls import ControlInput
 from overpaint_worker.engine.engine import Engine
 from overpaint_worker.engine.loading import PipelineLoader
+from overpaint_worker.engine.model import PipelineModel
 from overpaint_worker.engine.registry import EMBEDDED, MODELS, ControlSpec, FileSpec, ModelSpec, Registry, Weights
-from overpaint_worker.engine.whole import WholeModel
 from overpaint_worker.imaging.edges import edges
 from overpaint_worker.imaging.fit import fit
 from overpaint_worker.operations.passes import run_passes
@@ -60,7 +60,7 @@ class Networks:
     def _folder(self, name: str, control: str) -> Path:
         return tiny_control(self._root / name / control, self._models.folder(name), seed=SEEDS[control])
 
-    def _loaded(self, name: str) -> WholeModel:
+    def _loaded(self, name: str) -> PipelineModel:
         controls = {
             "first": ControlSpec(path=self.folder(name, "first")),
             "second": ControlSpec(path=self.folder(name, "second"), reads="depth", depth=Weights(path=self.depth)),
@@ -83,11 +83,11 @@ def networks(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Networ
     return Networks(models, tmp_path_factory.mktemp("controls"))
 
 
-def load(folder: Path, **entry: Any) -> WholeModel:
+def load(folder: Path, **entry: Any) -> PipelineModel:
     return PipelineLoader(Registry(models={"m": ModelSpec(path=folder, **entry)}), "cpu")("m")
 
 
-def paint(model: WholeModel, picture: Image.Image, *controls: ControlInput, **asked: Any) -> Pixels:
+def paint(model: PipelineModel, picture: Image.Image, *controls: ControlInput, **asked: Any) -> Pixels:
     return model.run(call("m", picture, controls=controls, **asked), lambda _: None).pixels
 
 

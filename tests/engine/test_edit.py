@@ -20,9 +20,9 @@ from overpaint_worker.engine.arguments import arguments_of
 from overpaint_worker.engine.calls import Call
 from overpaint_worker.engine.engine import Engine
 from overpaint_worker.engine.loading import PipelineLoader
+from overpaint_worker.engine.model import PipelineModel
 from overpaint_worker.engine.registry import ModelSpec, Registry
 from overpaint_worker.engine.vetting import EDITORS, named_class
-from overpaint_worker.engine.whole import WholeModel
 from tests.engine.conftest import EDITORS as MODELS
 from tests.engine.conftest import Models
 from tests.engine.direct import call, noise_picture
@@ -155,21 +155,21 @@ def test_a_cancelled_edit_stops_at_its_step_and_changes_nothing_after_it(engine:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_an_edit_interrupted_by_another_paints_what_it_paints_alone(engine: Engine, name: str) -> None:
+def test_an_edit_beside_one_of_another_size_paints_what_it_paints_alone(engine: Engine, name: str) -> None:
     urgent = edit(name, noise_picture(80, 64, seed=3), priority="interactive", seed=3, steps=2)
     alone = engine.submit(edit(name, guidance_scale=1.0)).result(60)
     urgent_alone = engine.submit(urgent).result(60)
-    within: list[Any] = []
+    joining: list[Any] = []
 
     def on_progress(phase: str, steps: int) -> None:
-        if phase == "denoise" and steps == 2 and not within:
-            within.append(engine.submit(urgent))
+        if phase == "denoise" and steps == 2 and not joining:
+            joining.append(engine.submit(urgent))
 
-    interrupted = engine.submit(edit(name, guidance_scale=1.0, on_progress=on_progress)).result(60)
+    joined = engine.submit(edit(name, guidance_scale=1.0, on_progress=on_progress)).result(60)
 
-    assert np.array_equal(interrupted.pixels, alone.pixels)
-    assert np.array_equal(within[0].result(0).pixels, urgent_alone.pixels)
-    assert (interrupted.rows, within[0].result(0).rows) == (alone.rows, urgent_alone.rows)
+    assert np.array_equal(joined.pixels, alone.pixels)
+    assert np.array_equal(joining[0].result(60).pixels, urgent_alone.pixels)
+    assert (joined.rows, joining[0].result(0).rows) == (alone.rows, urgent_alone.rows)
 
 
 @pytest.mark.parametrize("negative_prompt", ["", "a house"])
@@ -243,7 +243,7 @@ def test_a_pipeline_that_paints_at_another_size_is_an_error_and_no_crop(models: 
     info = ModelInfo(name="own", revision="local", digest="", pipeline="", scheduler="", dtype="")
 
     with pytest.raises(PipelineFailed, match=r"shape \(128, 128, 3\) for a picture of 64 x 64"):
-        WholeModel(pipeline, info).run(edit("own", steps=1), lambda _: None)
+        PipelineModel(pipeline, info).run(edit("own", steps=1), lambda _: None)
 
 
 def test_a_repainting_model_is_not_asked_to_edit(models: Models) -> None:

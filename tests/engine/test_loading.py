@@ -23,8 +23,8 @@ import transformers
 
 from overpaint_common.errors import ModelLoadFailed, ModelUnreachable
 from overpaint_worker.engine.loading import PipelineLoader, dtype_of, weight_digest
+from overpaint_worker.engine.model import PipelineModel
 from overpaint_worker.engine.registry import ModelSpec, Registry
-from overpaint_worker.engine.whole import WholeModel
 from tests.engine.conftest import Models
 from tests.engine.direct import Direct, call
 
@@ -37,7 +37,7 @@ def copy(models: Models, tmp_path: Path) -> Copy:
     return lambda name: Path(shutil.copytree(models.folder(name), tmp_path / "copy"))
 
 
-def load(folder: Path, **entry: Any) -> WholeModel:
+def load(folder: Path, **entry: Any) -> PipelineModel:
     return PipelineLoader(Registry(models={"m": ModelSpec(path=folder, **entry)}), "cpu")("m")
 
 
@@ -54,7 +54,7 @@ def edit_index(folder: Path, **changes: Any) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
-def painted(model: WholeModel) -> Any:
+def painted(model: PipelineModel) -> Any:
     return model.run(call("m", steps=2, strength=1.0), lambda _: None)[0]
 
 

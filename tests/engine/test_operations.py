@@ -76,13 +76,20 @@ def test_a_job_with_a_seed_is_a_direct_call_with_that_seed(engine: Engine, model
     assert np.array_equal(np.asarray(variant.picture), np.asarray(expected))
 
 
-def test_variant_i_adds_i_to_the_seed(engine: Engine, models: Models) -> None:
-    three = run(settled("sd", models, step(), seed=50, variants=3), models, engine)
-    alone = [run(settled("sd", models, step(), seed=50 + i), models, engine) for i in range(3)]
+@pytest.mark.parametrize("reproducible", [False, True])
+def test_variant_i_adds_i_to_the_seed(engine: Engine, models: Models, reproducible: bool) -> None:
+    """Given variants, then each is the picture of its own seed: to the bit where that is asked, else to the level."""
+
+    def painted(**fields: Any) -> Outcome:
+        return run(settled("sd", models, step(), reproducible=reproducible, **fields), models, engine)
+
+    three = painted(seed=50, variants=3)
+    alone = [painted(seed=50 + i) for i in range(3)]
 
     assert [variant.runs[0].seed for variant in three.variants] == [50, 51, 52]
     for variant, single in zip(three.variants, alone, strict=True):
-        assert variant.picture.tobytes() == single.variants[0].picture.tobytes()
+        levels = np.abs(np.asarray(variant.picture, np.int16) - np.asarray(single.variants[0].picture, np.int16))
+        assert levels.max() <= (0 if reproducible else 1)
     assert len({variant.picture.tobytes() for variant in three.variants}) == 3
 
 
@@ -179,7 +186,8 @@ def test_a_cancelled_job_stops_every_variant(engine: Engine, models: Models) -> 
     with pytest.raises(JobCancelled):
         run(job, models, engine, progress)
 
-    assert progress.totals[-1] == 4
+    # The forward in which that happened may be that of all three.
+    assert 4 <= progress.totals[-1] < 4 + 3
 
 
 def test_warnings_of_many_calls_are_said_once(engine: Engine, models: Models) -> None:

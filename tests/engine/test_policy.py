@@ -16,10 +16,6 @@ from overpaint_worker.engine.policy import AGEING, PriorityQueue
 INTERACTIVE, STANDARD, BULK = PRIORITIES
 
 
-def anything(_: object) -> bool:
-    return True
-
-
 def filled(priorities: Sequence[Priority]) -> PriorityQueue[int]:
     """A queue of the numbers 0, 1, ... in order of arrival."""
     queue: PriorityQueue[int] = PriorityQueue()
@@ -94,55 +90,37 @@ def test_whatever_arrives_the_wait_is_bounded_and_order_kept(events: list[Priori
             assert other.rank >= taken.rank or taken.overtaken >= AGEING
 
 
-@given(
-    st.lists(st.sampled_from(PRIORITIES), max_size=AGEING),
-    st.sampled_from(PRIORITIES),
-    st.sets(st.integers(0, AGEING)),
-)
-def test_pop_above_takes_only_what_is_wanted_and_strictly_more_urgent(
-    priorities: list[Priority], running: Priority, wanted: set[int]
-) -> None:
+@given(st.lists(st.sampled_from(PRIORITIES), max_size=AGEING), st.sets(st.integers(0, AGEING)))
+def test_only_what_is_wanted_is_taken(priorities: list[Priority], wanted: set[int]) -> None:
     queue = filled(priorities)
-    fitting = [
-        number
-        for number, priority in enumerate(priorities)
-        if number in wanted and PRIORITIES.index(priority) < PRIORITIES.index(running)
-    ]
+    fitting = [number for number in range(len(priorities)) if number in wanted]
 
-    taken = [queue.pop_above(running, wanted.__contains__) for _ in fitting]
+    taken = [queue.pop(wanted.__contains__) for _ in fitting]
 
     assert taken == sorted(fitting, key=lambda number: PRIORITIES.index(priorities[number]))
-    assert queue.pop_above(running, wanted.__contains__) is None
+    assert queue.pop(wanted.__contains__) is None
     assert len(queue) == len(priorities) - len(fitting)
 
 
-def test_what_passes_by_interrupting_counts() -> None:
-    """Given a bulk call that waits while others interrupt the running one, when that ends, then it is next."""
+@given(st.lists(st.sampled_from([*PRIORITIES, "pop"]), max_size=100))
+def test_the_first_is_what_is_popped_and_stays_until_then(events: list[Priority | str]) -> None:
+    queue: PriorityQueue[int] = PriorityQueue()
+    for number, event in enumerate(events):
+        if event in PRIORITIES:
+            queue.push(number, PRIORITIES[PRIORITIES.index(event)])
+        else:
+            assert queue.first() == queue.first() == queue.pop()
+
+
+def test_what_passes_by_because_the_first_is_not_wanted_counts() -> None:
+    """Given a bulk call that is not wanted while others pass, when it is wanted again, then it is next."""
     queue = filled([BULK] + [INTERACTIVE] * (AGEING + 1))
-    interrupting = [queue.pop_above(BULK, anything) for _ in range(AGEING)]
+    passing = [queue.pop(lambda number: number != 0) for _ in range(AGEING)]
 
-    assert interrupting == list(range(1, AGEING + 1))
+    assert passing == list(range(1, AGEING + 1))
+    assert queue.first() == 0
+    assert queue.pop(lambda number: number != 0) == AGEING + 1
     assert queue.pop() == 0
-    assert queue.pop() == AGEING + 1
-
-
-def test_what_is_due_but_not_more_urgent_does_not_interrupt() -> None:
-    queue = filled([BULK] + [INTERACTIVE] * (AGEING + 1))
-    for _ in range(AGEING):
-        queue.pop()
-
-    assert queue.pop_above(BULK, anything) == AGEING + 1
-    assert queue.pop_above(BULK, anything) is None
-    assert queue.pop() == 0
-
-
-def test_a_standard_call_that_is_due_interrupts_before_an_interactive_one() -> None:
-    queue = filled([STANDARD] + [INTERACTIVE] * (AGEING + 2))
-    for _ in range(AGEING):
-        queue.pop()
-
-    assert queue.pop_above(BULK, lambda number: number != 0) == AGEING + 1
-    assert queue.pop_above(BULK, anything) == 0
 
 
 @pytest.mark.parametrize("first", [STANDARD, BULK])

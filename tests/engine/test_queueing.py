@@ -185,6 +185,12 @@ def test_a_model_that_does_not_load_fails_its_call_alone(cause: Exception | None
 def test_the_parts_that_decide_import_no_torch() -> None:
     modules = [
         "engine.policy",
+        "engine.turns",
+        "engine.routines",
+        "engine.loop",
+        "engine.residents",
+        "engine.caches",
+        "engine.families.family",
         "engine.engine",
         "engine.failures",
         "engine.registry",

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from overpaint_common.errors import ModelLoadFailed, UnsafePicture
 from overpaint_worker.engine.engine import Engine
 from overpaint_worker.engine.loading import PipelineLoader
+from overpaint_worker.engine.model import PipelineModel
 from overpaint_worker.engine.registry import ModelSpec, Registry
-from overpaint_worker.engine.whole import WholeModel
 from tests.engine.conftest import Models
 from tests.engine.direct import Direct, call, noise_picture
 from tests.support.tiny_models import tiny_checked
@@ -44,15 +44,15 @@ def registry(folder: Path, **entry: Any) -> Registry:
     return Registry(models={"m": ModelSpec(path=folder, **{"safety": "fail"} | entry)})
 
 
-def load(folder: Path, **entry: Any) -> WholeModel:
+def load(folder: Path, **entry: Any) -> PipelineModel:
     return PipelineLoader(registry(folder, **entry), "cpu")("m")
 
 
-def paint(model: WholeModel, seed: int = 7) -> NDArray[np.float32]:
+def paint(model: PipelineModel, seed: int = 7) -> NDArray[np.float32]:
     return model.run(call("m", PICTURE, strength=1.0, steps=2, seed=seed), lambda _: None).pixels
 
 
-def refused(model: WholeModel, seed: int) -> bool:
+def refused(model: PipelineModel, seed: int) -> bool:
     try:
         paint(model, seed)
     except UnsafePicture:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from overpaint_common.errors import StrengthTooSmall
 from overpaint_common.steps import StepsRule, check_strength, effective_steps
 from overpaint_worker.engine.engine import Engine
-from overpaint_worker.engine.whole import finished_steps
+from overpaint_worker.engine.pipelines import finished_steps
 from tests.engine.conftest import FAMILIES, Models
 from tests.engine.direct import call
 

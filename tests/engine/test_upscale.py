@@ -25,9 +25,9 @@ from overpaint_common.passes import Img2Img, Pass, Upscale
 from overpaint_worker.engine.calls import Call
 from overpaint_worker.engine.engine import Engine
 from overpaint_worker.engine.loading import PipelineLoader
+from overpaint_worker.engine.model import PipelineModel
 from overpaint_worker.engine.registry import ModelSpec, Registry
 from overpaint_worker.engine.tiled import tiling_of
-from overpaint_worker.engine.whole import WholeModel
 from overpaint_worker.imaging.placement import plan
 from overpaint_worker.operations import upscale as operation
 from overpaint_worker.operations.passes import Outcome, run_passes
@@ -119,21 +119,23 @@ def as_diffusers(given: Call) -> dict[str, Any]:
 
 
 @contextmanager
-def seen(model: WholeModel) -> Iterator[dict[str, set[tuple[int, ...]]]]:
+def seen(model: PipelineModel) -> Iterator[dict[str, set[tuple[int, ...]]]]:
     """The shapes of what the UNet and the VAE's decoder are given within the block."""
     pipeline = model._faces.own
     shapes: dict[str, set[tuple[int, ...]]] = {"unet": set(), "vae": set()}
 
     def see(name: str) -> Callable[..., None]:
-        return lambda _, given: shapes[name].add(tuple(given[0].shape))
+        return lambda _, given, named: shapes[name].add(tuple((*given, *named.values())[0].shape))
 
     hooks = [
-        pipeline.unet.register_forward_pre_hook(see("unet")),
-        pipeline.vae.decoder.register_forward_pre_hook(see("vae")),
+        pipeline.unet.register_forward_pre_hook(see("unet"), with_kwargs=True),
+        pipeline.vae.decoder.register_forward_pre_hook(see("vae"), with_kwargs=True),
     ]
-    yield shapes
-    for hook in hooks:
-        hook.remove()
+    try:
+        yield shapes
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 # One tile

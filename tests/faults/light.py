@@ -35,7 +35,7 @@ class OutOfMemoryError(RuntimeError):
     """Named as torch's is, by which the engine knows it."""
 
 
-class Light:
+class Light(Model):
     """Tints the picture by its seed, in steps that take as long as told; one seed always gives the same picture."""
 
     info = ModelInfo(
@@ -54,7 +54,7 @@ class Light:
         return Made(pixels * (1 - np.float32(call.strength)) + tint * np.float32(call.strength), 1)
 
 
-class Misbehaving:
+class Misbehaving(Model):
     """Another model, which obeys the words at the beginning of a prompt after its first step."""
 
     def __init__(self, model: Model) -> None:

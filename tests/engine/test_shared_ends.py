@@ -1,10 +1,9 @@
-"""How calls end that interrupt or are interrupted, and what each counts as its own."""
+"""How calls end that run beside each other as a whole, and what each counts as its own."""
 
 from __future__ import annotations
 
 import gc
 import threading
-import time
 import weakref
 from concurrent.futures import Future
 from types import SimpleNamespace
@@ -27,7 +26,7 @@ from tests.engine.fakes import PATIENCE, Deaths, GatedModel, Start, Story, kill
         (None, JobCancelled),
     ],
 )
-def test_an_interrupting_call_that_does_not_end_well_ends_alone(
+def test_a_call_that_does_not_end_well_ends_alone(
     model: GatedModel, story: Story, raised: Exception | None, expected: type[Exception]
 ) -> None:
     model.gate.set()
@@ -48,7 +47,7 @@ def test_an_interrupting_call_that_does_not_end_well_ends_alone(
     assert story.told == ["bulk 0", "bulk 1", "urgent done", "bulk 2", "bulk done"]
 
 
-def test_a_call_cancelled_before_it_could_interrupt_holds_up_no_other(model: GatedModel, story: Story) -> None:
+def test_a_call_cancelled_before_it_began_holds_up_no_other(model: GatedModel, story: Story) -> None:
     model.gate.set()
     gone = call("gated", prompt="gone", priority="interactive")
 
@@ -64,7 +63,7 @@ def test_a_call_cancelled_before_it_could_interrupt_holds_up_no_other(model: Gat
     assert "gone" not in model.ran
 
 
-def test_a_call_cancelled_while_it_is_interrupted_makes_no_further_step(model: GatedModel, story: Story) -> None:
+def test_a_call_cancelled_while_another_has_its_turn_leaves_at_once(model: GatedModel, story: Story) -> None:
     model.gate.set()
     bulk = call("gated", prompt="bulk", priority="bulk", on_progress=story.tells("bulk"))
     story.when["bulk 1"] = lambda: story.submit("urgent", "interactive")
@@ -73,11 +72,12 @@ def test_a_call_cancelled_while_it_is_interrupted_makes_no_further_step(model: G
     with pytest.raises(JobCancelled, match="cancelled at step 1"):
         story.run(bulk).result(PATIENCE)
 
-    assert story.told == ["bulk 0", "bulk 1", "urgent 0", "urgent 1", "urgent 2", "urgent done", "bulk done"]
+    story.submit("last", "bulk", steps=1).result(PATIENCE)
+    assert story.told[:6] == ["bulk 0", "bulk 1", "urgent 0", "urgent 1", "bulk done", "urgent 2"]
 
 
-def test_a_call_that_is_cancelled_is_not_interrupted_any_more(model: GatedModel, story: Story) -> None:
-    """Given a bulk call cancelled in the very step at which an interactive one comes, then that need not be nested."""
+def test_a_call_cancelled_in_its_own_step_ends_with_it(model: GatedModel, story: Story) -> None:
+    """Given a bulk call cancelled in the very step at which an interactive one comes, then it does not wait."""
     model.gate.set()
     bulk = call("gated", prompt="bulk", priority="bulk", on_progress=story.tells("bulk"))
 
@@ -92,7 +92,7 @@ def test_a_call_that_is_cancelled_is_not_interrupted_any_more(model: GatedModel,
 
 
 @pytest.mark.parametrize("how", ["poisoned device", "killed thread"])
-def test_an_engine_that_dies_in_an_interrupting_call_ends_every_call(
+def test_an_engine_that_dies_in_one_call_ends_every_call(
     model: GatedModel, deaths: Deaths, start: Start, how: str
 ) -> None:
     story = Story(start())
@@ -120,9 +120,7 @@ def test_an_engine_that_dies_in_an_interrupting_call_ends_every_call(
     assert "bulk 2" not in story.told
 
 
-def test_an_interrupting_call_that_hangs_ends_every_call_and_no_step_follows(
-    model: GatedModel, deaths: Deaths, start: Start
-) -> None:
+def test_a_call_that_hangs_ends_every_call_and_no_step_follows(model: GatedModel, deaths: Deaths, start: Start) -> None:
     story = Story(start(step=0.2))
     model.gate.set()
     urgent: list[Future[Painted]] = []
@@ -142,7 +140,7 @@ def test_an_interrupting_call_that_hangs_ends_every_call_and_no_step_follows(
     ]
 
 
-def test_stop_ends_the_interrupted_call_too_and_lets_no_other_in(model: GatedModel, start: Start) -> None:
+def test_stop_finishes_all_that_have_begun_and_lets_no_other_in(model: GatedModel, start: Start) -> None:
     story = Story(start())
     model.gate.set()
     stopping = threading.Thread(target=story.engine.stop)
@@ -165,17 +163,8 @@ def test_stop_ends_the_interrupted_call_too_and_lets_no_other_in(model: GatedMod
     assert story.engine.dead == "stopped"
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """The engine's clock, which moves when the test sets `now`."""
-    clock = SimpleNamespace(now=time.monotonic())
-    clock.monotonic = lambda: clock.now
-    monkeypatch.setattr("overpaint_worker.engine.engine.time", clock)
-    return clock
-
-
 def test_the_seconds_of_each_call_are_its_own(model: GatedModel, clock: SimpleNamespace, start: Start) -> None:
-    """Given steps of 1, 10 and 100 s, when calls interrupt each other twice, then each counts only its own."""
+    """Given steps of 1, 10 and 100 s, when calls take turns, then each counts only its own."""
     story = Story(start(step=1e9))
     model.gate.set()
     seconds = {"bulk": 1, "standard": 10, "urgent": 100, "urgent2": 100}
@@ -199,10 +188,10 @@ def test_the_seconds_of_each_call_are_its_own(model: GatedModel, clock: SimpleNa
     }
 
 
-def test_the_step_after_an_interruption_is_timed_from_its_end(
+def test_each_step_is_timed_from_the_end_of_the_one_before(
     model: GatedModel, clock: SimpleNamespace, start: Start
 ) -> None:
-    """Given an interrupting call's end and a step, each within the limit and not together, then the engine lives."""
+    """Given another call's end and a step, each within the limit and not together, then the engine lives."""
     story = Story(start(step=0.04))
     model.gate.set()
 
@@ -223,7 +212,7 @@ def test_the_step_after_an_interruption_is_timed_from_its_end(
     assert story.engine.dead is None
 
 
-def test_an_interrupted_call_keeps_nothing_of_the_one_that_ran_within_it(model: GatedModel, story: Story) -> None:
+def test_nothing_is_kept_of_a_call_that_ended_while_others_run(model: GatedModel, story: Story) -> None:
     model.gate.set()
     kept: list[bool] = []
     pictures: list[weakref.ref[object]] = []

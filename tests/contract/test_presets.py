@@ -69,7 +69,9 @@ def test_what_else_the_tasks_are_advised() -> None:
     (local,) = passes("local-edit", "a crown", mask=MASK)
     (upscaled,) = passes("upscale", "sharp")
     (enlarged,) = passes("enlarge", "sharp")
-    assert (style.guidance_scale, change.guidance_scale) == (7.5, 10)  # type: ignore[union-attr]
+    assert isinstance(style, Img2Img)
+    assert isinstance(change, Img2Img)
+    assert (style.guidance_scale, change.guidance_scale) == (7.5, 10)
     assert all(isinstance(p, Img2Img) and p.negative_prompt for p in (change, painted))
     assert coloured == MatchColor(method="lab")
     assert isinstance(local, Inpaint)

@@ -9,6 +9,7 @@ import pytest
 
 from overpaint_worker.engine.engine import Engine
 from overpaint_worker.engine.loading import PipelineLoader, Tuning
+from overpaint_worker.engine.model import PipelineModel
 from overpaint_worker.engine.registry import EMBEDDED, ModelSpec, Registry
 from tests.engine.conftest import Models
 from tests.engine.direct import call
@@ -30,7 +31,7 @@ class Counting(PipelineLoader):
         super().__init__(registry, "cpu", tuning)
         self.loaded: list[str] = []
 
-    def __call__(self, name: str):  # type: ignore[no-untyped-def]
+    def __call__(self, name: str) -> PipelineModel:
         self.loaded.append(name)
         return super().__call__(name)
 

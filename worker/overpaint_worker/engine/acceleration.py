@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import bisect
-import logging
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch.utils import _pytree as pytree
-
-log = logging.getLogger(__name__)
 
 BUCKETS = (2, 4, 8, 16, 32)
 """Rows of compiled forwards; fewer are filled up."""

@@ -81,5 +81,5 @@ class Residents:
         return not beside or (foretold is not None and self._within(foretold, beside))
 
     def _within(self, more: int, beside: Iterable[Model]) -> bool:
-        held = self._budget
-        return held is None or more + sum(map(held.held, beside)) <= held.total
+        budget = self._budget
+        return budget is None or more + sum(map(budget.held, beside)) <= budget.total

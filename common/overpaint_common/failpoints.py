@@ -42,6 +42,7 @@ MEANINGS: Mapping[str, str] = {
     "uploading": "a picture is stored; hit after each",
     "uploaded": "all pictures are stored; there is no record",
     "recorded": "the record is put; the live status does not tell yet",
+    "published": "a picture is copied to its published name; hit after each, where the job gives names",
     "copied": "the owner's copy of the record is put, and what the record does not name is deleted",
     "handed_over": "the webhook is handed over",
     "unmarked": "the open marker is deleted; the lease is held",

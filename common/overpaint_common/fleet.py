@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field
@@ -167,13 +168,20 @@ def _lacks(where: str, card: ModelCard, what: str, name: str, known: Iterable[st
     return f"{where}: model {card.name!r} has no {what} {name!r}; it has {', '.join(known) or 'none'}"
 
 
+@lru_cache(maxsize=256)
+def _prefix(text: PrefixUri) -> Reference:
+    return Reference.parse(text)  # The same few for each of many jobs.
+
+
 def _check_places(job: Job, card: ModelCard) -> None:
     places = [(what, uri, card.reads, "OVERPAINT_READ") for what, uri in job.pictures.items()]
     places.append(("output", job.output.prefix, card.writes, "OVERPAINT_WRITE"))
     for what, uri, allowed, setting in places:
-        if not any(Reference.parse(uri).within(Reference.parse(prefix)) for prefix in allowed):
+        if not any(Reference.parse(uri).within(_prefix(prefix)) for prefix in allowed):
             known = ", ".join(allowed) or "nothing"
+            local = what != "output" and uri.startswith("file:")
+            remedy = "upload it first (Producer.upload, or --upload with overpaint submit)" if local else "move it"
             raise ForbiddenReference(
-                f"{what} {uri} is outside what the workers may use ({known}); move it, or have the operator add "
+                f"{what} {uri} is outside what the workers may use ({known}); {remedy}, or have the operator add "
                 f"its prefix to {setting}"
             )

@@ -7,11 +7,12 @@ import json
 from collections.abc import Callable
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, AwareDatetime, Field, HttpUrl, ValidationError
+from pydantic import AfterValidator, AwareDatetime, Field, HttpUrl, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from overpaint_common.errors import InvalidJob
 from overpaint_common.frozen import Frozen
+from overpaint_common.naming import MAX_TEMPLATE, check_published, check_template
 from overpaint_common.passes import OPERATIONS, Img2Img, Inpaint, Pass, Seed
 from overpaint_common.references import ObjectUri, PrefixUri, Reference
 from overpaint_common.seeds import new_job_id, seed_of_job
@@ -64,6 +65,11 @@ class Output(Frozen):
     format: PictureFormat = "png"
     quality: Annotated[int, Field(ge=1, le=100)] = 90
     """For jpeg and webp."""
+    name: Annotated[str, Field(min_length=1, max_length=MAX_TEMPLATE)] | None = None
+    """Publish a copy of each picture, once the job has succeeded, under a name below the prefix made of this template:
+    `{stem}-{variant}.png`. Its fields are `{stem}` (the source's name without extension), `{variant}`, `{seed}`,
+    `{id}`, `{model}`, `{format}` and `{label:NAME}`; slashes make folders. Of two jobs that publish under one name the
+    one that finishes later replaces the other's copy, which `{id}` in the name avoids."""
     size: Literal["model", "source"] = "model"
     """model: as painted, in the source's aspect ratio; source: scaled to the source's exact size (after crop, to that
     of the part that was kept), where what no pass touched is the source's own pixels."""
@@ -71,6 +77,12 @@ class Output(Frozen):
     """Store the picture after each pass but the last one too."""
     previews: bool = False
     """While the job is painted, keep a small picture of where its first variant has got to; it is gone at the end."""
+
+    @model_validator(mode="after")
+    def _named_as_its_format(self) -> Self:
+        if self.name is not None:
+            check_template(self.name, self.format)
+        return self
 
 
 class Job(Frozen):
@@ -97,6 +109,11 @@ class Job(Frozen):
     labels: Annotated[dict[LabelName, Label], Field(max_length=32)] = Field(default_factory=dict)
     reproducible: bool = False
     """Paint so that the same software on the same device repeats the pictures byte for byte, which may be slower."""
+
+    @model_validator(mode="after")
+    def _published_apart(self) -> Self:
+        check_published(self)
+        return self
 
     @classmethod
     def parse(cls, body: bytes | str) -> Self:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from overpaint_common.job import Job, JobId, Priority
 from overpaint_common.references import Reference
-
-_PICTURE = re.compile(r"\d+(-pass\d+)?-[0-9a-f]{12}\.(png|jpeg|webp)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +51,6 @@ def picture(job: Job, variant: int, attempt: str, *, after_pass: int | None = No
     """
     between = "" if after_pass is None else f"-pass{after_pass}"
     return job_prefix(job).join(f"{variant}{between}-{attempt}.{job.output.format}")
-
-
-def is_picture(name: str) -> bool:
-    """Whether `name`, relative to a job's prefix, is one that `picture` gives; its owner may keep others there."""
-    return _PICTURE.fullmatch(name) is not None
 
 
 def result_copy(job: Job) -> Reference:

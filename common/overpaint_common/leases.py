@@ -157,10 +157,13 @@ class Leases:
         model = wire.model_of(queue)
         with broker_errors():
             found = self._lapse(
-                keys=[*_lease_keys(job_id), queue, wire.queued_key(queue), wire.QUEUES_KEY, wire.solo_key(model)],
+                keys=[
+                    *(*_lease_keys(job_id), queue, wire.queued_key(queue), wire.QUEUES_KEY, wire.solo_key(model)),
+                    wire.events_key(job_id),
+                ],
                 args=[
                     *(job_id, lapsed.attempt, ATTEMPTS_TTL, ticket(job_id, queue), queue, SUSPECT_AT, GIVE_UP_AT),
-                    *(new_attempt_id(), self._worker, self._lease_ms),
+                    *(new_attempt_id(), self._worker, self._lease_ms, STATUS_TTL),
                 ],
             )
         if found is None:

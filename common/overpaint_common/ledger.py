@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,19 +16,23 @@ from overpaint_common.errors import (
     ForbiddenReference,
     ForbiddenWebhook,
     IdempotencyConflict,
+    InvalidReference,
     LedgerUnreadable,
     ObjectExists,
     ObjectNotFound,
+    OverpaintError,
     StorageError,
+    StorageFull,
     StorageUnavailable,
 )
 from overpaint_common.frozen import Frozen
 from overpaint_common.job import PRIORITIES, Job, JobId, Priority, explain
-from overpaint_common.keys import LedgerKeys, is_picture, job_prefix, result_copy
+from overpaint_common.keys import LedgerKeys, job_prefix, result_copy
+from overpaint_common.naming import is_picture
 from overpaint_common.receivers import redacted
 from overpaint_common.references import Reference
 from overpaint_common.result import Result
-from overpaint_common.storage import ObjectStore
+from overpaint_common.storage import NewObject, ObjectInfo, ObjectStore
 from overpaint_common.webhooks import PendingWebhook, WebhookEvent
 
 log = logging.getLogger(__name__)
@@ -82,22 +86,44 @@ class Ledger:
         The first writer of a request wins and later ones are given what it wrote, so that a submission repeated after
         any failure goes on where the first one stopped. Raises IdempotencyConflict when the stored body differs.
         """
-        request = Request(job=job, digest=digest, accepted_at=now)
-        record, created = None, True
+        (outcome,) = self.accept_all([(job, digest)], now)
+        if isinstance(outcome, OverpaintError):
+            raise outcome
+        return outcome
+
+    def accept_all(self, jobs: Sequence[tuple[Job, str]], now: datetime) -> list[Held | OverpaintError]:
+        """What `accept` would return or raise for each job and its digest, in their order; written several at once."""
+        given = [Request(job=job, digest=digest, accepted_at=now) for job, digest in jobs]
+        requests = [NewObject(self.keys.request(each.job.id), _json(each), JSON, if_absent=True) for each in given]
+        outcomes = [
+            self._held(request, written) for request, written in zip(given, self._store.put_many(requests), strict=True)
+        ]
+        waiting = [held for held in outcomes if isinstance(held, Held) and held.record is None]
+        jobs_of = [held.request.job for held in waiting]
+        markers = [NewObject(self.keys.marker(job.priority, job.model, job.id), b"", "text/plain") for job in jobs_of]
+        failed = {
+            id(held): error
+            for held, error in zip(waiting, self._store.put_many(markers), strict=True)
+            if isinstance(error, OverpaintError)
+        }
+        return [failed.get(id(outcome), outcome) for outcome in outcomes]
+
+    def _held(self, given: Request, written: ObjectInfo | OverpaintError) -> Held | OverpaintError:
+        """What the ledger holds after the put of a request came to this."""
+        if isinstance(written, ObjectInfo):
+            return Held(given, created=True, record=None)
+        if not isinstance(written, ObjectExists):
+            return written
         try:
-            self._put_once(self.keys.request(job.id), request)
-        except ObjectExists:
-            request, created = self.request(job.id), False
-            if request.digest != digest:
-                raise IdempotencyConflict(
-                    f"job {job.id} was already submitted with another body; use a new idempotency key for a new job, "
-                    "or submit the very same body again"
-                ) from None
-            record = self.record(job.id)
-        if record is None:
-            marker = self.keys.marker(request.job.priority, request.job.model, job.id)
-            self._store.put(marker, b"", content_type="text/plain")
-        return Held(request, created, record)
+            request = self.request(given.job.id)
+            if request.digest == given.digest:
+                return Held(request, created=False, record=self.record(given.job.id))
+        except OverpaintError as error:
+            return error
+        return IdempotencyConflict(
+            f"job {given.job.id} was already submitted with another body; use a new idempotency key for a new job, "
+            "or submit the very same body again"
+        )
 
     def open_jobs(self) -> Iterator[Marker]:
         """Every job that is not finished, or not tidied up yet."""
@@ -151,11 +177,13 @@ class Ledger:
     def finish(self, request: Request, record: Result, outputs: ObjectStore) -> None:
         """What follows a commit, in an order that can be repeated from the start after any interruption.
 
-        Copy the record, delete the pictures that it does not name, hand over the webhook, delete the marker. The
-        caller then tells the keeper of a webhook (`schedule_webhook`) and acknowledges its ticket. An output place
-        that refuses is skipped: the job has ended, and only its owner's copy is missing.
+        Publish the pictures of a job that gave them names, copy the record, delete the pictures that it does not name,
+        hand over the webhook, delete the marker. The caller then tells the keeper of a webhook (`schedule_webhook`) and
+        acknowledges its ticket. An output place that refuses is skipped: the job has ended, and only its owner's copies
+        are missing.
         """
         job, copied = request.job, False
+        self._publish(job, record, outputs)
         try:
             outputs.put(result_copy(job), _json(record), content_type=JSON)
             copied = True
@@ -169,6 +197,28 @@ class Ledger:
         failpoints.hit("handed_over")
         self._store.delete(self.keys.marker(job.priority, job.model, job.id))
         failpoints.hit("unmarked")
+
+    def _publish(self, job: Job, record: Result, outputs: ObjectStore) -> None:
+        # A ticket may come again after the end, when another job has published under the same names.
+        if record.status != "succeeded" or not record.published or not self.is_open(job):
+            return
+        for output in record.outputs:
+            if output.published is not None:
+                try:
+                    outputs.copy(Reference.parse(output.uri), Reference.parse(output.published))
+                except (StorageUnavailable, StorageFull):
+                    raise  # The marker stays, and the keeper tries again.
+                except (ForbiddenReference, InvalidReference, StorageError) as error:
+                    log.warning("picture not published job=%s: %s", job.id, error)
+                failpoints.hit("published")
+
+    def is_open(self, job: Job) -> bool:
+        """Whether the job's marker is there: it is not finished, or not tidied up yet."""
+        try:
+            self._store.head(self.keys.marker(job.priority, job.model, job.id))
+        except ObjectNotFound:
+            return False
+        return True
 
     def _hand_over(self, job: Job, record: Result, copy: str | None) -> None:
         if job.webhook is None or (record.failure and record.failure.code == ForbiddenWebhook.code):
@@ -201,7 +251,7 @@ class Ledger:
 
     def _sweep(self, job: Job, record: Result, outputs: ObjectStore) -> None:
         prefix = job_prefix(job)
-        named = {stored.uri for stored in record.stored}
+        named = {*(stored.uri for stored in record.stored), *record.published}
         for info in list(outputs.list(prefix)):
             if str(info.reference) not in named and is_picture(info.reference.key.removeprefix(prefix.key)):
                 outputs.delete(info.reference)

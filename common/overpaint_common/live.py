@@ -20,6 +20,7 @@ from overpaint_common import wire
 from overpaint_common.errors import BrokerUnavailable
 from overpaint_common.fleet import ModelCard, WorkerCard
 from overpaint_common.frozen import Frozen
+from overpaint_common.job import PRIORITIES
 from overpaint_common.result import Result
 
 STATUS_TTL = 24 * 3600
@@ -30,6 +31,9 @@ WORKER_TTL = 15
 
 EVENTS_KEPT = 10_000
 """Newest events kept of one job; a job has one for each step."""
+
+NUDGE_TTL = 60
+"""Seconds that a nudge stays: whom it was for has long seen it, or is gone."""
 
 JobState = Literal["accepted", "queued", "running", "succeeded", "failed", "cancelled", "expired"]
 FINAL_STATES: frozenset[str] = frozenset({"succeeded", "failed", "cancelled", "expired"})
@@ -210,7 +214,15 @@ class Live:
     def progress(self, job_id: str) -> Progress | None:
         """The newest moment, or None where Redis knows nothing of the job."""
         with broker_errors():
-            return _moment(self._redis.hgetall(wire.status_key(job_id)))
+            return moment_of(self._redis.hgetall(wire.status_key(job_id)))
+
+    def has_ticket(self, model: str, job_id: str) -> bool:
+        """Whether a ticket waits for a job, perhaps in a more urgent queue than its own, however old it is."""
+        with broker_errors():
+            pipe = self._redis.pipeline(transaction=False)
+            for priority in PRIORITIES:
+                pipe.zscore(wire.queued_key(wire.queue_name(model, priority)), job_id)
+            return any(score is not None for score in pipe.execute())
 
     def waiting(self, queues: Sequence[str]) -> int:
         """The tickets that wait in these queues."""
@@ -228,8 +240,33 @@ class Live:
         with broker_errors():
             reply = self._redis.xread({wire.events_key(job_id): after}, block=max(1, int(block * 1000)))
         entries = [entry for _, batch in reply or [] for entry in batch]
-        moments = [moment for _, fields in entries if (moment := _moment(fields)) is not None]
+        moments = [moment for _, fields in entries if (moment := moment_of(fields)) is not None]
         return (entries[-1][0] if entries else after), moments
+
+    def events_of(
+        self, after: Mapping[str, str], *, block: float, limit: int
+    ) -> dict[str, list[tuple[str, Progress | None]]]:
+        """The moments of many jobs, as `events` gives those of one; `after` has each job's position by its id.
+
+        Of each job at most `limit` come at once. Returns, for the jobs that have any, positions and moments in order;
+        None is an event that says nothing, such as a nudge.
+        """
+        streams = {wire.events_key(job_id): job_id for job_id in after}
+        positions = {stream: after[job_id] for stream, job_id in streams.items()}
+        with broker_errors():
+            reply = self._redis.xread(positions, count=limit, block=max(1, int(block * 1000)))
+        return {
+            streams[stream]: [(position, moment_of(fields)) for position, fields in entries]
+            for stream, entries in reply or []
+        }
+
+    def nudge(self, name: str) -> None:
+        """Add an event that says nothing where those of a job called `name` would be, to wake whoever waits for it."""
+        with broker_errors():
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.xadd(wire.events_key(name), {"nudge": ""}, maxlen=1, approximate=False)
+            pipe.expire(wire.events_key(name), NUDGE_TTL)
+            pipe.execute()
 
 
 def _fields(moment: Progress) -> dict[str, str | int | float]:
@@ -237,7 +274,8 @@ def _fields(moment: Progress) -> dict[str, str | int | float]:
     return {name: "" if value is None else value for name, value in moment.model_dump().items()}
 
 
-def _moment(fields: Mapping[str, str]) -> Progress | None:
+def moment_of(fields: Mapping[str, str]) -> Progress | None:
+    """What a status or an event in Redis says; None where that is nothing, or of a later release's making."""
     given = {name: value for name, value in fields.items() if value != ""}
     try:
         # Beside them may be "cancel", and what a worker of a later release tells.

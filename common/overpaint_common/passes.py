@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Literal, Self, assert_never, get_args
 
 from pydantic import Field, model_validator
 
@@ -145,3 +145,17 @@ Pass = Annotated[Img2Img | Inpaint | Upscale | Edit | MatchColor, Field(discrimi
 
 OPERATIONS: tuple[str, ...] = tuple(kind.model_fields["op"].default for kind in get_args(get_args(Pass)[0]))
 """What a pass may name as its `op`."""
+
+
+def changes_nothing(p: Pass) -> bool:
+    """Whether the pass gives back the very picture that it takes, so that no model has to run."""
+    match p:
+        case Img2Img():
+            return p.strength == 0 and p.enlarge == 1
+        case Inpaint():
+            return p.strength == 0
+        case MatchColor():
+            return p.amount == 0
+        case Upscale() | Edit():
+            return False
+    assert_never(p)

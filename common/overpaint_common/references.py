@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field
 from overpaint_common.errors import InvalidReference
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
-_UNWRITABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+_UNWRITABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 MAX_KEY_BYTES = 1024
 _URI = {"pattern": "^(s3://[a-z0-9]|file:///)", "examples": ["s3://bucket/key"]}
 
@@ -57,11 +57,7 @@ class Reference:
                 f"reference {text[:200]!r}: {bucket[:80]!r} is not a bucket name "
                 "(3 to 63 lower-case letters, digits, dots and dashes)"
             )
-        if len(key.encode()) > MAX_KEY_BYTES:
-            raise InvalidReference(f"reference {text[:80]!r}... is longer than {MAX_KEY_BYTES} bytes; shorten the key")
-        segments = key.removesuffix("/").split("/") if key else []
-        if any(segment in ("", ".", "..") for segment in segments):
-            raise InvalidReference(f"reference {text[:200]!r} holds an empty, '.' or '..' segment; write the plain key")
+        _check_key(key, text)
         return cls("s3" if scheme == "s3" else "file", bucket, key)
 
     @classmethod
@@ -97,9 +93,11 @@ class Reference:
 
     def join(self, *names: str) -> Reference:
         """The object `names` below this prefix."""
-        # surrogatepass lets broken Unicode reach parse(), which refuses it by name.
-        spelled = (quote(name, errors="surrogatepass") if self.scheme == "file" else name for name in names)
-        return Reference.parse(str(self.as_prefix()) + "/".join(spelled))
+        key = self.as_prefix().key + "/".join(names)
+        if _UNWRITABLE.search(key):
+            raise InvalidReference(f"key {key[:80]!r} holds control characters or broken Unicode; remove them")
+        _check_key(key, key)
+        return Reference(self.scheme, self.bucket, key)
 
     def within(self, prefix: Reference) -> bool:
         """Whether this object lies below `prefix`, compared by whole segments."""
@@ -110,6 +108,14 @@ class Reference:
 
     def __str__(self) -> str:
         return f"file:///{quote(self.key)}" if self.scheme == "file" else f"s3://{self.bucket}/{self.key}"
+
+
+def _check_key(key: str, text: str) -> None:
+    if len(key.encode()) > MAX_KEY_BYTES:
+        raise InvalidReference(f"reference {text[:80]!r}... is longer than {MAX_KEY_BYTES} bytes; shorten the key")
+    segments = key.removesuffix("/").split("/") if key else []
+    if any(segment in ("", ".", "..") for segment in segments):
+        raise InvalidReference(f"reference {text[:200]!r} holds an empty, '.' or '..' segment; write the plain key")
 
 
 def _object(text: str) -> str:

@@ -24,6 +24,9 @@ class StoredObject(Frozen):
     width: int
     height: int
     content_type: str
+    published: ObjectUri | None = None
+    """Where a copy appears right after the record, where the job gave its pictures names; one that the store refuses is
+    missing there, and another job that publishes under the same name replaces it."""
 
 
 class PassRun(Frozen):
@@ -153,6 +156,11 @@ class Result(Frozen):
     def outputs(self) -> tuple[StoredObject, ...]:
         """All pictures, variant by variant."""
         return tuple(output for variant in self.variants for output in variant.outputs)
+
+    @property
+    def published(self) -> tuple[str, ...]:
+        """Where the copies of the pictures appear, variant by variant; empty where the job gave them no names."""
+        return tuple(output.published for output in self.outputs if output.published is not None)
 
     def raise_for_status(self) -> Result:
         """Itself if the job succeeded; else raises JobCancelled, JobExpired, or JobFailed with the recorded reason."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
@@ -13,16 +14,31 @@ from redis import Redis
 
 from overpaint_common import wire
 from overpaint_common.job import Job
-from overpaint_common.live import broker_errors
+from overpaint_common.live import STATUS_TTL, broker_errors
 from overpaint_common.scripts import script
 
 TIME = "@queued@"
 """Stands in a message where Redis puts the ticket time."""
 
+LISTED_FOR = 7 * 24 * 3600
+"""Seconds that a job can be listed after it was first queued."""
+
 BATCH = 500
 """Tickets sent in one round trip."""
 
 Condition = Literal["always", "absent", "move", "lost"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Ticket:
+    queue: str
+    job_id: str
+    condition: Condition
+    member: str = ""
+    origin: str = ""
+    deadline: str = ""
+    about: str = ""
+    new: bool = False
 
 
 def declaration(name: str) -> Queue:
@@ -69,53 +85,57 @@ class Tickets:
         self._redis = redis
         self._script = script(redis, "ticket")
 
-    def send(self, job: Job, *, if_absent: bool = False) -> bool:
-        """Queue a job; with `if_absent` only where no ticket waits and nobody holds it. Whether it was queued now."""
-        deadline = "" if job.deadline is None else str(milliseconds(job.deadline))
-        queue = wire.queue_name(job.model, job.priority)
-        with broker_errors():
-            return bool(self._push(queue, job.id, "absent" if if_absent else "always", deadline=deadline))
+    def send_accepted(self, jobs: Iterable[tuple[Job, str, bool]]) -> int:
+        """Queue jobs (job, what listings tell of it, whether it is new) and say so; how many there were.
+
+        One that was accepted before is queued only where no ticket waits and nobody holds it.
+        """
+        return self._send_all(
+            [
+                _Ticket(
+                    wire.queue_name(job.model, job.priority),
+                    job.id,
+                    "always" if new else "absent",
+                    deadline="" if job.deadline is None else str(milliseconds(job.deadline)),
+                    about=about,
+                    new=new,
+                )
+                for job, about, new in jobs
+            ]
+        )
 
     def send_again(self, queue: str, job_id: str) -> None:
         """Queue a job that is given back by one who does not hold it."""
-        with broker_errors():
-            self._push(queue, job_id, "always")
+        self._send_all([_Ticket(queue, job_id, "always")])
 
     def send_missing(self, jobs: Iterable[tuple[str, str]]) -> int:
         """Queue those of (queue, job id) that have neither ticket nor holder; how many there were."""
-        return self._send_all([(queue, job_id, "absent", "", "") for queue, job_id in jobs])
+        return self._send_all([_Ticket(queue, job_id, "absent") for queue, job_id in jobs])
 
     def send_moved(self, jobs: Iterable[tuple[str, str, str, str]]) -> int:
         """Queue jobs (queue, job id, sorted set, member) that could be taken out of their sorted set."""
-        return self._send_all([(queue, job_id, "move", member, origin) for queue, job_id, origin, member in jobs])
+        return self._send_all(
+            [_Ticket(queue, job_id, "move", member, origin) for queue, job_id, origin, member in jobs]
+        )
 
     def send_lost(self, jobs: Iterable[tuple[str, str, int]]) -> int:
         """Queue jobs (queue, job id, time of the lost ticket) that nobody has claimed meanwhile."""
-        return self._send_all([(queue, job_id, "lost", str(time), "") for queue, job_id, time in jobs])
+        return self._send_all([_Ticket(queue, job_id, "lost", str(time)) for queue, job_id, time in jobs])
 
-    def _send_all(self, jobs: list[tuple[str, str, Condition, str, str]]) -> int:
+    def _send_all(self, tickets: Sequence[_Ticket]) -> int:
         sent = 0
         with broker_errors():
-            for start in range(0, len(jobs), BATCH):
+            for start in range(0, len(tickets), BATCH):
                 pipe = self._redis.pipeline(transaction=False)
-                for queue, job_id, condition, member, origin in jobs[start : start + BATCH]:
-                    self._push(queue, job_id, condition, member=member, origin=origin, client=pipe)
+                for each in tickets[start : start + BATCH]:
+                    self._push(each, pipe)
                 sent += sum(bool(time) for time in pipe.execute())
         return sent
 
-    def _push(
-        self,
-        queue: str,
-        job_id: str,
-        condition: Condition,
-        *,
-        member: str = "",
-        origin: str = "",
-        deadline: str = "",
-        client: Redis | None = None,
-    ) -> int:
-        keys = [queue, wire.queued_key(queue), wire.QUEUES_KEY, wire.LEASES_KEY, wire.DEADLINES_KEY, origin]
-        time = self._script(
-            keys=keys, args=[job_id, ticket(job_id, queue), queue, condition, member, deadline], client=client
-        )
-        return time if isinstance(time, int) else 0
+    def _push(self, it: _Ticket, client: Redis) -> None:
+        queued, status, events = wire.queued_key(it.queue), wire.status_key(it.job_id), wire.events_key(it.job_id)
+        fixed = (wire.QUEUES_KEY, wire.LEASES_KEY, wire.DEADLINES_KEY)
+        keys = [it.queue, queued, *fixed, it.origin, wire.JOBS_KEY, status, events]
+        args = [it.job_id, ticket(it.job_id, it.queue), it.queue, it.condition, it.member, it.deadline]
+        args += [it.about, str(int(it.new)), str(LISTED_FOR * 1000), str(STATUS_TTL)]
+        self._script(keys=keys, args=args, client=client)

@@ -13,7 +13,7 @@ import hmac
 import time
 from collections.abc import Iterable
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from pydantic import AwareDatetime, Field, HttpUrl, ValidationError
 
@@ -27,7 +27,6 @@ from overpaint_common.references import ObjectUri
 from overpaint_common.result import Result, ResultStatus
 
 if TYPE_CHECKING:
-    from _typeshed import SupportsItems
     from redis import Redis
 
 ID_HEADER = "webhook-id"
@@ -41,6 +40,12 @@ SECRET_BYTES = (24, 64)
 MAKE_SECRET = (
     """python3 -c "import base64, secrets; print('whsec_' + base64.b64encode(secrets.token_bytes(32)).decode())\""""
 )
+
+
+class Headers(Protocol):
+    """Names and values: a mapping, or what a web framework has for the headers of a request."""
+
+    def items(self) -> Iterable[tuple[str, str]]: ...
 
 
 class WebhookEvent(Frozen):
@@ -161,9 +166,7 @@ def _signature(event_id: str, timestamp: str, body: bytes, key: bytes) -> str:
     return base64.b64encode(hmac.new(key, content, hashlib.sha256).digest()).decode()
 
 
-def verify_webhook(
-    headers: SupportsItems[str, str], body: bytes | str, secret: str, *, tolerance: float = 300.0
-) -> WebhookEvent:
+def verify_webhook(headers: Headers, body: bytes | str, secret: str, *, tolerance: float = 300.0) -> WebhookEvent:
     """What a webhook says, once it is certain that it comes from who holds `secret` and was sent just now.
 
     `headers` may be in any case; `body` is the request's body as it came, before any parsing; `secret` is the

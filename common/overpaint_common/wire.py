@@ -44,6 +44,9 @@ RAW_KEY = "overpaint:raw"
 EPOCH_KEY = "overpaint:epoch"
 """Missing after Redis lost its data."""
 
+JOBS_KEY = "overpaint:jobs"
+"""Sorted set of all jobs queued lately by the Redis time in milliseconds at which they first were, for listing."""
+
 KEEPER_KEY = "overpaint:keeper"
 """Who leads the keepers; expires unless renewed."""
 

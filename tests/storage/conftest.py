@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from overpaint_common.references import Reference
-from overpaint_common.storage import LocalStore, ObjectStore, S3Options, S3Store, WeakStore
+from overpaint_common.storage import LocalStore, MemoryStore, ObjectStore, S3Options, S3Store, WeakStore
 from tests.support.faulty_http import Exchange, FaultyProxy, requests
 from tests.support.s3 import S3Server, moto_server
 
@@ -46,9 +46,14 @@ def s3_place(s3: S3Store, bucket: Reference) -> Place:
     return Place(s3, bucket, s3.options)
 
 
-@pytest.fixture(params=["local_place", "s3_place"])
+@pytest.fixture
+def memory_place() -> Place:
+    return Place(MemoryStore(), Reference.parse("s3://bucket/objects/"))
+
+
+@pytest.fixture(params=["local_place", "s3_place", "memory_place"])
 def place(request: pytest.FixtureRequest) -> Place:
-    """Each test that takes this runs against both stores."""
+    """Each test that takes this runs against every store."""
     found: Place = request.getfixturevalue(request.param)
     return found
 

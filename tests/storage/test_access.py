@@ -157,12 +157,15 @@ def test_a_prefix_that_links_into_the_ledger_is_a_settings_error(folders: Path) 
 def test_a_guarded_store_asks_before_every_call(folders: Path) -> None:
     store = GuardedStore(LocalStore(), access_to(folders))
     readable, writable, secret = (Reference.from_path(folders / name / "x") for name in ("in", "out", "in-secret"))
+    copied = Reference.from_path(folders / "out" / "copy")
 
     assert store.read(readable, limit=10) == b"in"
     assert store.head(readable).size == 2
     assert store.download(readable, io.BytesIO(), limit=10).size == 2
     store.put(writable, b"new", content_type="text/plain")
     assert [info.size for info in store.list(Reference.from_path(folders / "out"))] == [3]
+    assert store.copy(writable, copied).size == 3
+    assert store.presign(readable, expires=60) == str(readable)
     store.delete(writable)
 
     refused: list[Callable[[], object]] = [
@@ -172,6 +175,9 @@ def test_a_guarded_store_asks_before_every_call(folders: Path) -> None:
         lambda: store.download(secret, io.BytesIO(), limit=10),
         lambda: store.put(readable, b"", content_type="text/plain"),
         lambda: store.delete(readable),
+        lambda: store.copy(readable, copied),
+        lambda: store.copy(copied, readable),
+        lambda: store.presign(copied, expires=60),
         lambda: store.list(Reference.from_path(folders)),
     ]
     for call in refused:

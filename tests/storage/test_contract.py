@@ -1,11 +1,12 @@
-"""What every store promises: each test runs against the local store, S3 over HTTP, and the weaker mode over an S3 store
-that ignores conditions; the weaker mode keeps these promises as long as writers come one after the other."""
+"""What every store promises: each test runs against the local store, S3 over HTTP, memory, and the weaker mode over an
+S3 store that ignores conditions; the weaker mode keeps these promises as long as writers come one after the other."""
 
 from __future__ import annotations
 
 import io
 import random
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -14,6 +15,7 @@ from overpaint_common.errors import (
     ObjectExists,
     ObjectNotFound,
     ObjectTooLarge,
+    StorageError,
 )
 from overpaint_common.references import Reference
 from overpaint_common.storage import open_store
@@ -23,7 +25,7 @@ from .conftest import Place
 BIG = random.Random(7).randbytes(3 * 1024 * 1024 + 17)
 
 
-@pytest.fixture(params=["local_place", "s3_place", "weak_place"])
+@pytest.fixture(params=["local_place", "s3_place", "memory_place", "weak_place"])
 def place(request: pytest.FixtureRequest) -> Place:
     found: Place = request.getfixturevalue(request.param)
     return found
@@ -157,6 +159,57 @@ def test_deleting_is_idempotent(place: Place) -> None:
         place.store.head(reference)
 
 
+def test_a_copy_replaces_what_is_there_and_leaves_the_source(place: Place) -> None:
+    source, target = put(place, "a/one %20ü.png", BIG), put(place, "b/two", b"older")
+
+    copied = place.store.copy(source, target)
+
+    assert place.store.read(target, limit=len(BIG)) == place.store.read(source, limit=len(BIG)) == BIG
+    assert copied == place.store.head(target)
+    assert (copied.reference, copied.size) == (target, len(BIG))
+
+
+def test_a_copy_may_be_repeated_and_outlives_its_source(place: Place) -> None:
+    source, target = put(place, "source"), place.at("new", "folder", "target")
+
+    for _ in range(2):
+        place.store.copy(source, target)
+    place.store.delete(source)
+
+    assert place.store.read(target, limit=10) == b"content"
+
+
+def test_nothing_is_copied_from_where_nothing_is(place: Place) -> None:
+    target = put(place, "target", b"kept")
+
+    for missing in (place.at("missing"), place.at("target", "below an object")):
+        with pytest.raises(ObjectNotFound, match=r"there is no object at \w+://.*(missing|below)"):
+            place.store.copy(missing, target)
+
+    assert place.store.read(target, limit=10) == b"kept"
+
+
+def test_a_copy_needs_two_objects(place: Place) -> None:
+    source = put(place, "x")
+
+    for one, other in ((source, source), (source, place.at("a/")), (place.root.as_prefix(), place.at("y"))):
+        with pytest.raises(InvalidReference, match=r"names a folder|cannot be copied to itself"):
+            place.store.copy(one, other)
+
+
+@pytest.mark.parametrize("expires", [0, -1, 604_801])
+def test_no_url_is_signed_for_longer_than_a_week_or_for_no_time(place: Place, expires: int) -> None:
+    with pytest.raises(StorageError, match=rf"good for {expires} seconds; choose 1 to 604800"):
+        place.store.presign(put(place, "x"), expires=expires)
+
+
+def test_a_url_leads_to_one_object(place: Place) -> None:
+    assert urlsplit(place.store.presign(place.at("x"), expires=604_800)).scheme in ("http", "https", "file")
+
+    with pytest.raises(InvalidReference, match="names a folder"):
+        place.store.presign(place.at("a/"), expires=60)
+
+
 def test_a_listing_is_sorted_by_key(place: Place) -> None:
     keys = ["a-b/1", "a.txt", "a/1", "a/1.x/2", "a/10", "a/2", "a0", "b", "ab/ü", "ab/z", "Z"]
     for key in keys:
@@ -206,6 +259,7 @@ def test_a_reader_never_sees_a_torn_object(place: Place) -> None:
         writing.result()
 
 
+@pytest.mark.parametrize("place", ["local_place", "s3_place", "weak_place"], indirect=True)
 def test_one_router_serves_both_schemes(place: Place) -> None:
     store = open_store(place.options)
 
@@ -213,5 +267,15 @@ def test_one_router_serves_both_schemes(place: Place) -> None:
 
     assert store.read(place.at("x"), limit=10) == b"routed"
     assert [info.size for info in store.list(place.root)] == [store.head(place.at("x")).size]
+    store.copy(place.at("x"), place.at("y"))
+    assert place.store.read(place.at("y"), limit=10) == b"routed"
+    store.delete(place.at("y"))
     store.delete(place.at("x"))
     assert list(place.store.list(place.root)) == []
+
+
+def test_the_router_copies_within_one_kind_of_store_only(local_place: Place, s3_place: Place) -> None:
+    store, source = open_store(s3_place.options), put(local_place, "x")
+
+    with pytest.raises(InvalidReference, match="another kind of store; name a target in file://"):
+        store.copy(source, s3_place.at("x"))

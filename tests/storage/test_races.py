@@ -36,6 +36,10 @@ def race(store: ObjectStore, root: Reference, writer: int, start: threading.Barr
     return etags
 
 
+def race_in_a_process(root: Reference, writer: int, start: threading.Barrier) -> list[str]:
+    return race(LocalStore(), root, writer, start)
+
+
 def assert_one_winner_each(place: Place, results: list[list[str]]) -> None:
     for key in range(KEYS):
         winners = [writer for writer in range(len(results)) if results[writer][key]]
@@ -57,7 +61,7 @@ def test_of_four_processes_one_wins_each_key(local_place: Place) -> None:
     spawn = multiprocessing.get_context("spawn")
     with SyncManager(ctx=spawn) as manager, ProcessPoolExecutor(4, mp_context=spawn) as pool:
         start = manager.Barrier(4)
-        racers = [pool.submit(race, LocalStore(), local_place.root, writer, start) for writer in range(4)]
+        racers = [pool.submit(race_in_a_process, local_place.root, writer, start) for writer in range(4)]
         results = [racer.result(timeout=60) for racer in racers]
 
     assert_one_winner_each(local_place, results)

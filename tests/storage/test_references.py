@@ -90,6 +90,7 @@ def test_within_compares_whole_segments(one: str, other: str) -> None:
         "s3://bucket//a",
         "s3://bucket/./a",
         "s3://bucket/a\nb",
+        "s3://bucket/a\x9b2Jb",
         "s3://bucket/\ud800",
         f"s3://bucket/{'é' * (MAX_KEY_BYTES // 2 + 1)}",
         "file://host/path",
@@ -98,6 +99,7 @@ def test_within_compares_whole_segments(one: str, other: str) -> None:
         "file:///a/%2e%2e/b",
         "file:///a%2f..%2fb",
         "file:///a%00b",
+        "file:///a%C2%9B2Jb",
         "file:///a%FFb",
     ],
 )

@@ -1,8 +1,8 @@
 -- Return a job whose lease has lapsed. Returns {what, started, outages, crashes}, or nil where it lives after all:
 --   queued, solo   its ticket waits again
 --   give_up        the caller holds the lease now and has to record the end
-local leases, lease, attempts, status, list, queued, queues, solo = unpack(KEYS)
-local job, holder, ttl, message, queue, suspect_at, give_up_at, attempt, worker, lease_ms = unpack(ARGV)
+local leases, lease, attempts, status, list, queued, queues, solo, events = unpack(KEYS)
+local job, holder, ttl, message, queue, suspect_at, give_up_at, attempt, worker, lease_ms, status_ttl = unpack(ARGV)
 local now = now_ms()
 local lapses = redis.call('ZSCORE', leases, job)
 if not lapses or tonumber(lapses) > now or (redis.call('HGET', lease, 'attempt') or '') ~= holder then
@@ -17,6 +17,7 @@ if found[3] >= tonumber(give_up_at) then
 end
 redis.call('ZREM', leases, job)
 redis.call('DEL', lease)
+wait(status, events, status_ttl)
 if found[3] >= tonumber(suspect_at) then
     redis.call('ZADD', solo, now, job)
     return {'solo', found[1], found[2], found[3]}

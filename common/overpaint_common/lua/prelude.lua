@@ -30,11 +30,23 @@ local function hold(leases, lease, job, attempt, worker, queue, lease_ms, now)
     redis.call('HSET', lease, 'attempt', attempt, 'worker', worker, 'queue', queue)
 end
 
+-- A moment of a job's live status: each has all the fields.
+local function moment(state, phase, worker)
+    return {
+        'state', state, 'phase', phase, 'step', 0, 'steps', 0, 'worker', worker, 'detail', '', 'seconds_left', '',
+    }
+end
+
+-- Say that a job waits for a worker.
+local function wait(status, events, ttl)
+    redis.call('HSET', status, unpack(moment('queued', '', '')))
+    redis.call('XADD', events, '*', unpack(moment('queued', '', '')))
+    redis.call('EXPIRE', status, ttl)
+    redis.call('EXPIRE', events, ttl)
+end
+
 -- Say that an attempt has begun, lest its death be blamed on what the one before it was at.
 local function begin(status, worker, phase, ttl)
-    local fields = {
-        'state', 'running', 'phase', phase, 'step', 0, 'steps', 0, 'worker', worker, 'detail', '', 'seconds_left', '',
-    }
-    redis.call('HSET', status, unpack(fields))
+    redis.call('HSET', status, unpack(moment('running', phase, worker)))
     redis.call('EXPIRE', status, ttl)
 end

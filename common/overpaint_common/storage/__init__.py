@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from overpaint_common.storage.access import Access, GuardedStore
-from overpaint_common.storage.interface import ObjectInfo, ObjectStore
+from overpaint_common.storage.interface import NewObject, ObjectInfo, ObjectStore
 from overpaint_common.storage.local import LocalStore
+from overpaint_common.storage.memory import MemoryStore
 from overpaint_common.storage.probe import require_conditional_puts
 from overpaint_common.storage.router import RoutedStore
 from overpaint_common.storage.s3 import S3Options, S3Store
@@ -14,6 +15,8 @@ __all__ = [
     "Access",
     "GuardedStore",
     "LocalStore",
+    "MemoryStore",
+    "NewObject",
     "ObjectInfo",
     "ObjectStore",
     "RoutedStore",

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from overpaint_common.errors import ForbiddenReference, SettingsError
+from overpaint_common.errors import ForbiddenReference, OverpaintError, SettingsError
 from overpaint_common.references import Reference
-from overpaint_common.storage.interface import ObjectInfo, ObjectStore
+from overpaint_common.storage.interface import NewObject, ObjectInfo, ObjectStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +89,22 @@ class GuardedStore:
     ) -> ObjectInfo:
         self._access.check_write(reference)
         return self._store.put(reference, body, content_type=content_type, if_absent=if_absent)
+
+    def put_many(self, objects: Sequence[NewObject]) -> list[ObjectInfo | OverpaintError]:
+        """See `ObjectStore.put_many`. Where one is refused, none is written."""
+        for each in objects:
+            self._access.check_write(each.reference)
+        return self._store.put_many(objects)
+
+    def copy(self, source: Reference, target: Reference) -> ObjectInfo:
+        """Needs the right to write both: what jobs have written may be copied to where they may write."""
+        self._access.check_write(source)
+        self._access.check_write(target)
+        return self._store.copy(source, target)
+
+    def presign(self, reference: Reference, *, expires: int) -> str:
+        self._access.check_read(reference)
+        return self._store.presign(reference, expires=expires)
 
     def delete(self, reference: Reference) -> None:
         self._access.check_write(reference)

@@ -6,12 +6,9 @@ import errno
 import io
 import logging
 import os
-import secrets
-import shutil
 import stat
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,19 +16,21 @@ from overpaint_common.errors import (
     InvalidReference,
     ObjectExists,
     ObjectNotFound,
+    OverpaintError,
     StorageDenied,
     StorageError,
     StorageFull,
     StorageUnavailable,
 )
 from overpaint_common.references import Reference
-from overpaint_common.storage.checks import check_size, require_object, rewound
-from overpaint_common.storage.interface import ObjectInfo
+from overpaint_common.storage.checks import check_expires, check_size, require_object, require_two
+from overpaint_common.storage.interface import NewObject, ObjectInfo
+from overpaint_common.storage.many import put_each
+from overpaint_common.storage.writing import NewFile, NoHardLinks, is_temporary, unlink, write, write_all
 
 logger = logging.getLogger(__name__)
 
 _CHUNK = 1024 * 1024
-_TEMPORARY_PREFIX, _TEMPORARY_SUFFIX = ".overpaint-", ".tmp"
 
 
 class LocalStore:
@@ -78,32 +77,48 @@ class LocalStore:
         if_absent: bool = False,
     ) -> ObjectInfo:
         """See `ObjectStore.put`. Raises StorageError where a folder has the object's name, or a file its folder's."""
-        path = _path(reference)
-        with _raising("write", reference):
-            if path.is_dir():
-                raise StorageError(f"cannot write {reference}: a folder has that name; choose another")
-            _make_folder(path.parent, reference)
-            with _temporary_file(path.parent, body) as temporary:
-                status = temporary.stat()
-                if if_absent:
-                    _link(temporary, path, reference)
-                else:
-                    temporary.replace(path)
-            _sync_folder(path.parent)
+        try:
+            status = write(NewFile(str(_path(reference)), body, if_absent))
+        except OSError as error:
+            raise _write_error(error, reference) from error
         return _info(reference, status)
+
+    def put_many(self, objects: Sequence[NewObject]) -> list[ObjectInfo | OverpaintError]:
+        """See `ObjectStore.put_many`. The disk is waited for a few times for all of them together."""
+        if len(objects) <= 1:
+            return put_each(self, objects, threads=1)
+        files = [NewFile(str(_path(each.reference)), each.body, each.if_absent) for each in objects]
+        return [
+            _write_error(outcome, each.reference) if isinstance(outcome, OSError) else _info(each.reference, outcome)
+            for each, outcome in zip(objects, write_all(files), strict=True)
+        ]
+
+    def copy(self, source: Reference, target: Reference) -> ObjectInfo:
+        """See `ObjectStore.copy` and, for what else it raises, `put`."""
+        require_two(source, target)
+        with _raising("read", source):
+            content = open(_path(source), "rb", buffering=0, opener=_open_at_once)  # noqa: SIM115
+        with content:
+            _info(source, os.fstat(content.fileno()))  # Raises where this is no file.
+            return self.put(target, content, content_type="")
+
+    def presign(self, reference: Reference, *, expires: int) -> str:
+        """The reference itself: a `file` URL, for whoever may read the file on this machine, and good for ever."""
+        check_expires(expires)
+        _path(reference)
+        return str(reference)
 
     def delete(self, reference: Reference) -> None:
         path = _path(reference)
         with _raising("delete", reference):
             try:
-                path.unlink()
+                unlink(str(path))
             except (FileNotFoundError, NotADirectoryError):
                 return
             except OSError:
                 if path.is_dir():
                     return
                 raise
-            _sync_folder(path.parent)
 
     def list(self, prefix: Reference) -> Iterator[ObjectInfo]:
         """See `ObjectStore.list`. Errors are raised as the iterator advances.
@@ -118,7 +133,7 @@ class LocalStore:
 
 def _path(reference: Reference) -> Path:
     require_object(reference)
-    if _is_temporary(reference.name):
+    if is_temporary(reference.name):
         raise InvalidReference(f"{reference}: names like this belong to unfinished writes; choose another")
     return reference.path
 
@@ -134,68 +149,25 @@ def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 
 
-def _is_temporary(name: str) -> bool:
-    return name.startswith(_TEMPORARY_PREFIX) and name.endswith(_TEMPORARY_SUFFIX)
-
-
-@contextmanager
-def _temporary_file(folder: Path, body: bytes | BinaryIO) -> Iterator[Path]:
-    """A file in `folder` that holds `body` and has reached the disk; gone afterwards unless it was renamed."""
-    rewound(body)
-    path = folder / f"{_TEMPORARY_PREFIX}{secrets.token_hex(8)}{_TEMPORARY_SUFFIX}"
-    try:
-        with path.open("xb") as file:
-            if isinstance(body, bytes):
-                file.write(body)
-            else:
-                shutil.copyfileobj(body, file, _CHUNK)
-            file.flush()
-            # The kernel's own stamp moves every few milliseconds, so two quick writes could share it and an etag.
-            now = time.time_ns()
-            os.utime(file.fileno(), ns=(now, now))
-            os.fsync(file.fileno())
-        yield path
-    finally:
-        with suppress(OSError):
-            path.unlink()
-
-
-def _link(temporary: Path, path: Path, reference: Reference) -> None:
-    try:
-        os.link(temporary, path)
-    except FileExistsError as error:
-        raise ObjectExists(f"an object is already at {reference}; read it to learn whose it is") from error
-    except OSError as error:
-        if error.errno in (errno.EPERM, errno.ENOTSUP):
-            raise StorageError(
+def _write_error(error: OSError, reference: Reference) -> StorageError:
+    match error:
+        case NoHardLinks():
+            return StorageError(
                 f"cannot write {reference}: its file system has no hard links; use one that has for file:// stores"
-            ) from error
-        raise
+            )
+        case FileExistsError() | IsADirectoryError() | NotADirectoryError():
+            return _in_the_way(reference)
+    return _translated(error, "write", reference)
 
 
-def _make_folder(folder: Path, reference: Reference) -> None:
-    if folder.is_dir():
-        return
-    _make_folder(folder.parent, reference)
-    try:
-        folder.mkdir()
-    except FileExistsError as error:
-        # Another writer may have made the folder meanwhile.
-        if not folder.is_dir():
-            raise StorageError(f"cannot write {reference}: {folder} is a file, not a folder; choose another") from error
-    _sync_folder(folder.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        # Some network file systems cannot sync a folder, and say so this way.
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
-    finally:
-        os.close(descriptor)
+def _in_the_way(reference: Reference) -> StorageError:
+    """What to say where something has the name of the object, or of a folder above it."""
+    if reference.path.is_dir():
+        return StorageError(f"cannot write {reference}: a folder has that name; choose another")
+    file = next((folder for folder in reference.path.parents if folder.is_file()), None)
+    if file is not None:
+        return StorageError(f"cannot write {reference}: {file} is a file, not a folder; choose another")
+    return ObjectExists(f"an object is already at {reference}; read it to learn whose it is")
 
 
 def _walk(folder: str) -> Iterator[ObjectInfo]:
@@ -208,7 +180,7 @@ def _walk(folder: str) -> Iterator[ObjectInfo]:
     for name, entry in entries:
         if name.endswith("/"):
             yield from _walk(entry.path)
-        elif not _is_temporary(name) and (info := _listed(entry)) is not None:
+        elif not is_temporary(name) and (info := _listed(entry)) is not None:
             yield info
 
 

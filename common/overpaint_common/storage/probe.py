@@ -29,8 +29,10 @@ def require_conditional_puts(store: ObjectStore, root: Reference) -> None:
     StorageUnavailable. In the weaker mode the same is asked of the `WeakStore`, and a warning logged.
     """
     probe = root.join("probe", new_attempt_id())
-    flaw = _flaw(store, probe)
-    store.delete(probe)
+    try:
+        flaw = _flaw(store, probe)
+    finally:
+        store.delete(probe)
     if flaw:
         raise SettingsError(f"OVERPAINT_LEDGER: the store of {root} {flaw}; {REMEDY}")
     if isinstance(store, WeakStore):

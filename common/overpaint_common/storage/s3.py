@@ -6,19 +6,20 @@ import io
 import logging
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from threading import Lock
-from typing import TYPE_CHECKING, BinaryIO, Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal, Self
 from urllib.parse import urlsplit
 
 from botocore.exceptions import NoCredentialsError, ProfileNotFound
 
-from overpaint_common.errors import InvalidReference, SettingsError
+from overpaint_common.errors import InvalidReference, OverpaintError, SettingsError
 from overpaint_common.references import Reference
-from overpaint_common.storage.checks import check_size, require_object, rewound
-from overpaint_common.storage.interface import ObjectInfo
+from overpaint_common.storage.checks import check_expires, check_size, require_object, require_two, rewound
+from overpaint_common.storage.interface import NewObject, ObjectInfo
+from overpaint_common.storage.many import put_each
 from overpaint_common.storage.s3_errors import S3_ERRORS, is_conflict, translated
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import PutObjectRequestTypeDef
 
 logger = logging.getLogger(__name__)
+
+AddressingStyle = Literal["auto", "path", "virtual"]
 
 _CHUNK = 1024 * 1024
 _CONFLICT_ATTEMPTS = 5
@@ -44,7 +47,7 @@ class S3Options:
     """None means AWS itself, or what boto3 reads from AWS_ENDPOINT_URL. Holds no user name and no password."""
     region: str | None = None
     """None means what boto3's own configuration says."""
-    addressing_style: Literal["auto", "path", "virtual"] = "auto"
+    addressing_style: AddressingStyle = "auto"
     """Whether the bucket goes into the path or the host name; MinIO usually wants `path`."""
     max_attempts: int = 5
     """Tries per request, the first included; at least 1."""
@@ -54,6 +57,11 @@ class S3Options:
     """Seconds without a single byte, per attempt; a slow but steady download may take longer."""
     max_connections: int = 32
     """Connections kept in the pool; threads beyond it open short-lived ones. At least 1."""
+
+    @classmethod
+    def of(cls, settings: object) -> Self:
+        """Those that `settings` has under the same names behind `s3_`."""
+        return cls(**{field.name: getattr(settings, f"s3_{field.name}") for field in fields(cls)})
 
     def __post_init__(self) -> None:
         if self.addressing_style not in ("auto", "path", "virtual"):
@@ -73,6 +81,40 @@ class S3Options:
                 )
 
 
+def connect(options: S3Options, *, signature_version: str | None = None) -> S3Client:
+    """A client of boto3's for S3; safe to share between threads, and nothing is sent yet.
+
+    `signature_version` is None for the one that botocore chooses. Raises SettingsError for a profile, an endpoint or a
+    region that is none, botocore's NoCredentialsError where no credentials are found.
+    """
+    # boto3 takes half a second to import; a command that never reaches S3 need not wait for it.
+    import boto3.session
+    from botocore.config import Config
+
+    try:
+        session = boto3.session.Session(region_name=options.region)
+        # A client made without credentials would stay without them after the instance's role answers again.
+        if session.get_credentials() is None:
+            raise NoCredentialsError
+        return session.client(
+            "s3",
+            endpoint_url=options.endpoint_url,
+            config=Config(
+                signature_version=signature_version,
+                connect_timeout=options.connect_timeout,
+                read_timeout=options.read_timeout,
+                max_pool_connections=options.max_connections,
+                retries={"mode": "standard", "total_max_attempts": options.max_attempts},
+                s3={"addressing_style": options.addressing_style},
+                tcp_keepalive=True,
+            ),
+        )
+    except (ProfileNotFound, ValueError) as error:
+        raise SettingsError(
+            f"the S3 client cannot be made: {type(error).__name__}; check AWS_PROFILE, the endpoint and the region"
+        ) from error
+
+
 class S3Store:
     """The S3 implementation of `ObjectStore`; safe to share between threads, and one per process is enough.
 
@@ -84,6 +126,7 @@ class S3Store:
     def __init__(self, options: S3Options) -> None:
         self.options = options
         self._client: S3Client | None = None
+        self._signer: S3Client | None = None
         self._lock = Lock()
 
     def head(self, reference: Reference) -> ObjectInfo:
@@ -137,6 +180,35 @@ class S3Store:
                 time.sleep(_CONFLICT_BASE_DELAY * 2**attempt * random.uniform(0.5, 1))
         return ObjectInfo(reference, size, answer["ETag"].strip('"'))
 
+    def put_many(self, objects: Sequence[NewObject]) -> list[ObjectInfo | OverpaintError]:
+        """See `ObjectStore.put_many`. As many requests run at once as connections are kept."""
+        return put_each(self, objects, threads=self.options.max_connections)
+
+    def copy(self, source: Reference, target: Reference) -> ObjectInfo:
+        """See `ObjectStore.copy`. The store copies by itself, at most 5 GiB on AWS, and then says what is there.
+
+        Metadata and content type are kept. Needs `s3:GetObject` on both.
+        """
+        require_two(source, target)
+        with self._raising(f"copy to {target} from", source):
+            self._connected().copy_object(
+                Bucket=target.bucket, Key=target.key, CopySource={"Bucket": source.bucket, "Key": source.key}
+            )
+        return self.head(target)
+
+    def presign(self, reference: Reference, *, expires: int) -> str:
+        """See `ObjectStore.presign`. Signed with version 4, for the endpoint as the options name it.
+
+        A URL never outlives the credentials that signed it: those of an instance's or a pod's role are replaced every
+        few hours. The bucket's region must be known, since the signature holds it.
+        """
+        require_object(reference)
+        check_expires(expires)
+        with self._raising("sign a URL for", reference):
+            return self._signing().generate_presigned_url(
+                "get_object", Params={"Bucket": reference.bucket, "Key": reference.key}, ExpiresIn=expires
+            )
+
     def delete(self, reference: Reference) -> None:
         require_object(reference)
         with self._raising("delete", reference):
@@ -180,36 +252,22 @@ class S3Store:
         if self._client is None:
             with self._lock:
                 if self._client is None:
-                    self._client = self._connect()
+                    self._client = connect(self.options)
         return self._client
 
-    def _connect(self) -> S3Client:
-        # boto3 takes half a second to import; a command that never reaches S3 need not wait for it.
-        import boto3.session
-        from botocore.config import Config
+    def _signing(self) -> S3Client:
+        """A client for URLs alone, which botocore would sign with version 2, as most regions refuse, unless told.
 
-        options = self.options
-        try:
-            session = boto3.session.Session(region_name=options.region)
-            # A client made without credentials would stay without them after the instance's role answers again.
-            if session.get_credentials() is None:
-                raise NoCredentialsError
-            return session.client(
-                "s3",
-                endpoint_url=options.endpoint_url,
-                config=Config(
-                    connect_timeout=options.connect_timeout,
-                    read_timeout=options.read_timeout,
-                    max_pool_connections=options.max_connections,
-                    retries={"mode": "standard", "total_max_attempts": options.max_attempts},
-                    s3={"addressing_style": options.addressing_style},
-                    tcp_keepalive=True,
-                ),
-            )
-        except (ProfileNotFound, ValueError) as error:
-            raise SettingsError(
-                f"the S3 client cannot be made: {type(error).__name__}; check AWS_PROFILE, the endpoint and the region"
-            ) from error
+        On AWS it would also name the global host unless told `virtual`, and the redirect from there to another region
+        leaves a signature that no longer fits.
+        """
+        if self._signer is None:
+            host = urlsplit(self._connected().meta.endpoint_url).hostname or ""
+            on_aws = host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
+            style = "virtual" if on_aws and self.options.addressing_style == "auto" else self.options.addressing_style
+            with self._lock:
+                self._signer = connect(replace(self.options, addressing_style=style), signature_version="s3v4")
+        return self._signer
 
 
 def _listed(bucket: str, key: str) -> Reference | None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
-from overpaint_common.errors import ObjectExists, ObjectNotFound
+from overpaint_common.errors import ObjectExists, ObjectNotFound, OverpaintError
 from overpaint_common.references import Reference
-from overpaint_common.storage.interface import ObjectInfo, ObjectStore
+from overpaint_common.storage.interface import NewObject, ObjectInfo, ObjectStore
+from overpaint_common.storage.many import put_each
+
+WRITERS = 16
+"""Objects of `put_many` that are written at once."""
 
 
 class WeakStore:
@@ -49,6 +53,16 @@ class WeakStore:
         if if_absent and self._found(reference) != written:
             raise ObjectExists(f"another object was written to {reference} meanwhile; read it to learn whose it is")
         return written
+
+    def put_many(self, objects: Sequence[NewObject]) -> list[ObjectInfo | OverpaintError]:
+        """See `ObjectStore.put_many`, and `put` for what `if_absent` is worth here."""
+        return put_each(self, objects, threads=WRITERS)
+
+    def copy(self, source: Reference, target: Reference) -> ObjectInfo:
+        return self.inner.copy(source, target)
+
+    def presign(self, reference: Reference, *, expires: int) -> str:
+        return self.inner.presign(reference, expires=expires)
 
     def delete(self, reference: Reference) -> None:
         self.inner.delete(reference)

@@ -15,9 +15,11 @@ from overpaint_common.errors import (
     BrokerUnavailable,
     NotFinished,
     ObjectNotFound,
+    StorageDenied,
     StorageUnavailable,
     WaitTimeout,
 )
+from overpaint_common.job import Job, JobId
 from overpaint_common.ledger import Ledger
 from overpaint_common.live import Live, Progress, last_moment
 from overpaint_common.patience import insist
@@ -31,6 +33,9 @@ log = logging.getLogger(__name__)
 MAX_PICTURE_BYTES = 1 << 30
 PATIENCE = 60.0
 """Seconds that the record of a job that has ended is asked for while storage does not answer."""
+
+URL_SECONDS = 3600
+"""How long a URL is good for, unless told otherwise."""
 
 LEDGER_EVERY = 2.0
 """Seconds between two looks at the ledger while waiting: the events of Redis are quicker, but may be lost."""
@@ -74,7 +79,9 @@ class JobHandle:
         except BrokerUnavailable:
             moment = None
         if moment is None:
-            self._ledger.request(self.id)
+            job = self._ledger.request(self.id).job
+            if self._has_ticket(job):
+                return Progress(state="queued", detail=self._queued_detail())
             return Progress(
                 state="accepted", detail="in the ledger; Redis knows of no ticket, the keeper will queue it"
             )
@@ -101,16 +108,15 @@ class JobHandle:
         """Yield every moment of the job as it happens, ending with the final one.
 
         Steps come within a second of being done, in order; those before the call come first. Raises WaitTimeout after
-        `timeout` seconds. While Redis is down the steps are missing, but the end still comes, from the ledger; while
-        both are down it goes on asking.
+        `timeout` seconds, but not before it has looked once. While Redis is down the steps are missing, but the end
+        still comes, from the ledger; while both are down it goes on asking.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        after, looked = "0", -LEDGER_EVERY
+        deadline = float("inf") if timeout is None else time.monotonic() + timeout
+        after, looked = "0", float("-inf")
         while True:
-            if deadline is not None and time.monotonic() > deadline:
-                raise WaitTimeout(
-                    f"job {self.id} did not finish within {timeout} s; it goes on: wait again, or cancel it"
-                )
+            asked = looked > float("-inf")
+            if asked and time.monotonic() > deadline:
+                raise timed_out(self.id, timeout)
             ended = False
             try:
                 after, moments = self._live.events(self.id, after, block=min(1.0, _left(deadline)))
@@ -122,15 +128,17 @@ class JobHandle:
                     ended = True
                 else:
                     yield moment
-            if ended or (not moments and time.monotonic() - looked >= LEDGER_EVERY):
-                looked = time.monotonic()
-                record = self._record()
+            now = time.monotonic()
+            late = now >= deadline and not asked
+            if ended or late or (not moments and now - looked >= LEDGER_EVERY):
+                looked = now
+                record = record_if_any(self._ledger, self.id)
                 if record is not None:
                     yield last_moment(record)
                     return
 
     def wait(self, timeout: float | None = None) -> Result:
-        """The record, as soon as there is one, whatever the end; raises WaitTimeout after `timeout` seconds."""
+        """The record, as soon as there is one, whatever the end; raises WaitTimeout as `progress` does."""
         for _ in self.progress(timeout):
             pass
         return insist(self.result, on=StorageUnavailable, seconds=PATIENCE)
@@ -158,6 +166,19 @@ class JobHandle:
             for variant in self._succeeded().variants
         ]
 
+    def urls(self, expires: int = URL_SECONDS) -> list[str]:
+        """A URL for each picture, variant by variant, by which whoever has it can download it without credentials.
+
+        `expires` is in seconds, from 1 to 604800, which is seven days; a URL never outlives the credentials that signed
+        it, and those of an instance's or a pod's role are replaced every few hours. It leads to the published copy once
+        that is there, else to the picture itself, and names the S3 endpoint as the settings here do. For a local store
+        it is a file:// URL, of use on this machine alone.
+
+        Raises what `pictures` raises, StorageError for an `expires` out of range, SettingsError without credentials.
+        """
+        outputs = self._succeeded().outputs
+        return [self._store.presign(self._shown(output), expires=expires) for output in outputs]
+
     def cancel(self) -> Result:
         """End the job as cancelled, queued or running, and return its record.
 
@@ -181,15 +202,24 @@ class JobHandle:
                 self._live.end(record)
         return record
 
-    def _record(self) -> Result | None:
+    def _has_ticket(self, job: Job) -> bool:
         try:
-            return self._ledger.record(self.id)
-        except StorageUnavailable as error:
-            log.warning("waiting goes on without the ledger: %s", error)
-            return None
+            return self._live.has_ticket(job.model, job.id)
+        except BrokerUnavailable:
+            return False
 
     def _succeeded(self) -> Result:
         return self.result().raise_for_status()
+
+    def _shown(self, stored: StoredObject) -> Reference:
+        """The published copy where it is there, which may be a moment after the record or, refused, never."""
+        if stored.published is not None:
+            name = Reference.parse(stored.published)
+            # Without the right to list, S3 says "forbidden" of what is not there.
+            with suppress(ObjectNotFound, StorageDenied):
+                if self._store.head(name).size == stored.size:
+                    return name
+        return Reference.parse(stored.uri)
 
     def _open(self, stored: StoredObject) -> Image.Image:
         picture = Image.open(io.BytesIO(self._store.read(Reference.parse(stored.uri), limit=MAX_PICTURE_BYTES)))
@@ -212,5 +242,19 @@ class JobHandle:
         return f"worker {moment.worker} is silent; another one takes over" if moment.worker and gone else moment.detail
 
 
-def _left(deadline: float | None) -> float:
-    return 1.0 if deadline is None else max(0.0, deadline - time.monotonic())
+def record_if_any(ledger: Ledger, job_id: JobId) -> Result | None:
+    """The record, or None while there is none and while storage does not answer."""
+    try:
+        return ledger.record(job_id)
+    except StorageUnavailable as error:
+        log.warning("waiting goes on without the ledger: %s", error)
+        return None
+
+
+def timed_out(job_id: JobId, timeout: float | None) -> WaitTimeout:
+    """The error of a caller whose own limit on waiting has passed."""
+    return WaitTimeout(f"job {job_id} did not finish within {timeout} s; it goes on: wait again, or cancel it")
+
+
+def _left(deadline: float) -> float:
+    return max(0.0, deadline - time.monotonic())

@@ -2,38 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Self
+from typing import Self, Unpack
+
+from redis import Redis
 
 from overpaint_common.acceptance import Acceptance
-from overpaint_common.errors import BrokerUnavailable, StorageUnavailable, UnknownModel
-from overpaint_common.job import Job, Output
+from overpaint_common.errors import StorageUnavailable
+from overpaint_common.index import JobIndex
+from overpaint_common.job import Job, JobId, ModelName, Output, Priority
 from overpaint_common.ledger import Ledger
-from overpaint_common.live import Live, connect
-from overpaint_common.passes import Img2Img, Inpaint, MatchColor
+from overpaint_common.live import JobState, Live, connect
+from overpaint_common.passes import Img2Img, Inpaint
 from overpaint_common.patience import insist
+from overpaint_common.references import Reference
 from overpaint_common.seeds import job_id_from_key
 from overpaint_common.settings import Settings
 from overpaint_common.storage import ObjectStore
-from overpaint_common.tickets import Tickets
+from overpaint_producer.choice import look_up, only_model
 from overpaint_producer.compose import (
     PassLike,
     Place,
     compose,
-    model_of,
-    on_model,
-    operation,
+    reference,
     refinement,
     split,
     styled,
 )
+from overpaint_producer.fields import Img2ImgFields, InpaintFields, JobFields
 from overpaint_producer.handle import JobHandle
+from overpaint_producer.listing import JobFilter, JobListing, list_jobs, states_of
+from overpaint_producer.submission import accept_all, named
+from overpaint_producer.uploads import Picture, upload
 
 PATIENCE = 3.0
 """Seconds that a submission waits for a silent Redis before it does without."""
-
-MATCH_COLOR: str = MatchColor.model_fields["op"].default
 
 RETRY_FOR = 10.0
 """Seconds that a submission goes on trying while storage does not answer."""
@@ -42,15 +47,20 @@ RETRY_FOR = 10.0
 class Producer:
     """Submits jobs and finds them again. Safe to share between threads; nothing is connected before the first call."""
 
-    def __init__(self, settings: Settings | None = None) -> None:
-        """Take `settings`, or read them from the environment; raises SettingsError if they are incomplete."""
+    def __init__(
+        self, settings: Settings | None = None, *, store: ObjectStore | None = None, redis: Redis | None = None
+    ) -> None:
+        """Take `settings`, or read them from the environment; raises SettingsError if they are incomplete.
+
+        `store` and `redis` take the place of what the settings name.
+        """
         self.settings = settings or Settings.load()
-        redis_url = self.settings.redis_url.get_secret_value()
-        self.store: ObjectStore = self.settings.open_store()
+        self.store: ObjectStore = store or self.settings.open_store()
         self.ledger = Ledger(self.store, self.settings.ledger_root)
-        redis = connect(redis_url, patience=PATIENCE)
+        redis = redis or connect(self.settings.redis_url.get_secret_value(), patience=PATIENCE)
         self.live = Live(redis)
-        self._acceptance = Acceptance(self.ledger, self.live, Tickets(redis))
+        self._index = JobIndex(redis)
+        self._acceptance = Acceptance(self.ledger, redis)
 
     def submit(self, job: Job, *, idempotency_key: str | None = None, retry_for: float = RETRY_FOR) -> JobHandle:
         """Accept one job and queue it.
@@ -68,15 +78,32 @@ class Producer:
         accepted = insist(lambda: self._acceptance.accept(job), on=StorageUnavailable, seconds=retry_for)
         return JobHandle(job.id, self.ledger, self.live, self.store, not_queued=accepted.not_queued)
 
-    def submit_each(self, jobs: Mapping[str, Job], *, idempotency_key: str | None = None) -> list[JobHandle]:
-        """Accept several jobs, each under a name of its own, and queue them; the handles come in the same order.
+    def submit_many(
+        self,
+        jobs: Iterable[Job] | Mapping[str, Job],
+        *,
+        idempotency_key: str | None = None,
+        retry_for: float = RETRY_FOR,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> list[JobHandle]:
+        """Accept many jobs and queue them; the handles come in the same order.
 
-        With an idempotency key each job's own key is made of it and of the job's name. So where an error ends the call
-        half-way, the same call again gives the jobs that were accepted before and goes on with the others. Raises what
-        `submit` raises.
+        Several are written at once and their tickets sent together, which is many times faster than calls of `submit`.
+        With an idempotency key each job's own key is made of it and of the job's name in a mapping, or its place: the
+        same call again gives the jobs that were accepted before and goes on with the others. `progress` is called with
+        how many jobs are done and how many there are. The rest is as for `submit`.
+
+        Raises JobsRefused, before any job is accepted, where some of them are wrong: its `refused` says why for each.
+        Raises PartlySubmitted where storage failed in between: its `accepted` has the ids of those that were, its
+        `failed` the reasons of the others. Where one job is given, or none could be accepted, the reason itself is
+        raised, as by `submit`.
         """
-        keys = {name: None if idempotency_key is None else f"{idempotency_key}/{name}" for name in jobs}
-        return [self.submit(job, idempotency_key=keys[name]) for name, job in jobs.items()]
+        by_name = named(jobs, idempotency_key)
+        accepted = accept_all(self._acceptance, by_name, retry_for=retry_for, progress=progress)
+        return [
+            JobHandle(job.id, self.ledger, self.live, self.store, not_queued=accepted[name].not_queued)
+            for name, job in by_name.items()
+        ]
 
     def repaint(
         self,
@@ -86,7 +113,7 @@ class Producer:
         output: Place | Output,
         model: str | None = None,
         idempotency_key: str | None = None,
-        **fields: Any,
+        **fields: Unpack[JobFields],
     ) -> JobHandle:
         """Submit any chain of passes over one picture; each takes the picture that the one before it made.
 
@@ -106,11 +133,11 @@ class Producer:
         output: Place | Output,
         model: str | None = None,
         option: str = "model=...",
-        **fields: Any,
+        **fields: Unpack[JobFields],
     ) -> Job:
         """The job that `repaint` would submit. `option` is what messages tell people to name a model with."""
         if model is None:
-            model, passes = self._look_up(passes, option)
+            model, passes = look_up(self.live, passes, option)
         return compose(source, passes, model=model, output=output, fields=fields)
 
     def img2img(
@@ -122,14 +149,15 @@ class Producer:
         strength: float = 0.5,
         model: str | None = None,
         idempotency_key: str | None = None,
-        **fields: Any,
+        **fields: Unpack[Img2ImgFields],
     ) -> JobHandle:
         """Submit the common case: one img2img pass over one picture.
 
-        `strength` lies in 0..1: 0.3 to 0.5 keeps the composition, 0.8 changes it. `model` may be left out while the
-        fleet announces exactly one. Other keyword arguments are fields of `Img2Img` (`negative_prompt`, `steps`,
-        `guidance_scale`, `scheduler`, `loras`, `controls`, `enlarge`), of `Job` (`seed`, `variants`, `labels`, ...) or
-        of `Output` (`format`, `size`, ...); for places see `repaint`. Raises what `submit` raises.
+        `strength` lies in 0..1: 0.3 to 0.5 keeps the composition, 0.8 changes it. `model` may be left out while only
+        one of the fleet's serves the operation. Other keyword arguments are fields of `Img2Img` (`negative_prompt`,
+        `steps`, `guidance_scale`, `scheduler`, `loras`, `controls`, `enlarge`), of `Job` (`prepare`, `seed`,
+        `variants`, `labels`, ...) or of `Output` (`format`, `size`, ...); for places see `repaint`. Raises what
+        `submit` raises.
         """
         own, job = split(Img2Img, fields)
         one = {"op": "img2img", "prompt": prompt, "strength": strength, **own}
@@ -145,7 +173,7 @@ class Producer:
         strength: float = 0.8,
         model: str | None = None,
         idempotency_key: str | None = None,
-        **fields: Any,
+        **fields: Unpack[InpaintFields],
     ) -> JobHandle:
         """Submit one inpaint pass: repaint where the mask is white, and keep everything else to the bit.
 
@@ -165,7 +193,7 @@ class Producer:
         strengths: Sequence[float] = (0.6, 0.4, 0.2),
         model: str | None = None,
         idempotency_key: str | None = None,
-        **fields: Any,
+        **fields: Unpack[Img2ImgFields],
     ) -> JobHandle:
         """Submit progressive refinement: one job with an img2img pass for each strength, in their order.
 
@@ -186,9 +214,8 @@ class Producer:
         prompt: str = "",
         strength: float = 0.6,
         model: str | None = None,
-        labels: Mapping[str, str] | None = None,
         idempotency_key: str | None = None,
-        **fields: Any,
+        **fields: Unpack[Img2ImgFields],
     ) -> list[JobHandle]:
         """Submit one source in many styles: one img2img job for each, whose handles come in the order of the styles.
 
@@ -199,6 +226,7 @@ class Producer:
         """
         named = styles if isinstance(styles, Mapping) else {str(i): style for i, style in enumerate(styles)}
         own, job = split(Img2Img, fields)
+        labels = job.pop("labels", {})
         model = self.only_model("img2img") if model is None else model
         jobs = {
             f"style/{name}": self.compose(
@@ -206,49 +234,63 @@ class Producer:
                 [{"op": "img2img", "prompt": styled(prompt, style), "strength": strength, **own}],
                 output=output,
                 model=model,
-                labels={**(labels or {}), "style": name},
+                labels={**labels, "style": name},
                 **job,
             )
             for name, style in named.items()
         }
-        return self.submit_each(jobs, idempotency_key=idempotency_key)
-
-    def _look_up(self, passes: Sequence[PassLike], option: str) -> tuple[str, list[PassLike]]:
-        """The job's model, and the passes, of which those name one that the job's does not serve."""
-        named = next((name for p in passes if (name := model_of(p))), None)
-        # A pass such as match_color runs on no model, and any will do for it.
-        ops = [op for op in dict.fromkeys(operation(p) for p in passes if not model_of(p)) if op != MATCH_COLOR]
-        if named is not None and not ops:
-            return named, list(passes)
-        model = self.only_model(ops[0] if ops else MATCH_COLOR, option=option)
-        card = self.live.models().get(model)
-        served = ops if card is None else card.operations
-        others = {op: self.only_model(op, option=option) for op in ops if op not in served}
-        found = [on_model(p, others[op]) if (op := operation(p)) in others and not model_of(p) else p for p in passes]
-        return model, found
+        return self.submit_many(jobs, idempotency_key=idempotency_key)
 
     def only_model(self, op: str = "img2img", *, option: str = "model=...") -> str:
         """The one model of the fleet that serves `op`; raises UnknownModel where there are several or none.
 
         `option` is what the messages tell people to name a model with. Raises BrokerUnavailable.
         """
-        try:
-            served = {model for worker in self.live.workers() for model in worker.models}
-            cards = self.live.models()
-            names = sorted(name for name, card in cards.items() if op in card.operations and name in (served or cards))
-        except BrokerUnavailable as error:
-            raise BrokerUnavailable(
-                f"nothing was accepted: name a model with {option}, or wait until the workers can be asked; {error}"
-            ) from error
-        if len(names) != 1:
-            known = ", ".join(names) or "none yet; start a worker"
-            raise UnknownModel(f"name a model with {option}: the fleet has {known}")
-        return names[0]
+        return only_model(self.live, op, option)
 
     def handle(self, job_id: str) -> JobHandle:
         """The handle of a job submitted before, here or in another process; raises ObjectNotFound for an unknown id."""
         self.ledger.request(job_id)
         return JobHandle(job_id, self.ledger, self.live, self.store)
+
+    def upload(self, content: Picture, to: Place, *, name: str | None = None) -> str:
+        """Put a picture where workers may read it, and return its reference, to be used as a source or a mask.
+
+        `content` is a path, the content of a file as bytes, or a binary file, which is read from its start where it can
+        be rewound; `to` is a prefix that the workers may read. Without a `name` it is made of the content's hash, and
+        of the file's own name for a path: uploading the same again sends nothing and gives the same reference. With a
+        name, in which slashes make folders, it replaces what is there. Large files are streamed.
+
+        Raises SourceEmpty or SourceNotAPicture where it begins like no picture that workers read, OSError for a path
+        that cannot be read, InvalidReference, and StorageError or one of its kinds.
+        """
+        return str(upload(self.store, content, Reference.parse(reference(to)), name))
+
+    def jobs(
+        self,
+        *,
+        state: JobState | Collection[JobState] | None = None,
+        labels: Mapping[str, str] | None = None,
+        model: ModelName | None = None,
+        priority: Priority | None = None,
+        since: datetime | timedelta | None = None,
+        until: datetime | timedelta | None = None,
+        after: JobId | None = None,
+        limit: int = 100,
+    ) -> JobListing:
+        """List the jobs that were queued lately, the last first, whoever submitted them.
+
+        `state` is one state or several; a job has to have all of `labels`. `since` and `until` are moments, or times
+        before now, of when a job was first queued; a day, unless told otherwise, and at most a week. At most 10,000
+        jobs are looked at for the `limit` that are wanted: where there may be more, the listing's `next` goes in as
+        `after` to go on. What Redis has lost is not listed, but found by its id all the same.
+
+        Raises InvalidJob for times and limits that make no sense, BrokerUnavailable, StorageUnavailable.
+        """
+        wanted = JobFilter(states_of(state), labels or {}, model, priority)
+        return list_jobs(
+            self._index, self.ledger, self.live, wanted=wanted, since=since, until=until, after=after, limit=limit
+        )
 
     def close(self) -> None:
         """Close the connections."""

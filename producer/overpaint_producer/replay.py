@@ -91,9 +91,9 @@ def read_record(body: bytes, where: str) -> Result:
 def repeated(record: Result, *, output: str | None = None) -> Job:
     """The job of a record under a new id, with every seed as recorded; `output` is another prefix for its pictures.
 
-    Its deadline, which has passed, and its webhook, which has been told, are left out. The label `replay-of` names the
-    job, where there is room for one more label. Raises InvalidJob where there is nothing to repeat, and
-    InvalidReference for an output that is none.
+    Its deadline, which has passed, its webhook, which has been told, and its published names, under which the job's own
+    pictures are, are left out. The label `replay-of` names the job, where there is room for one more label. Raises
+    InvalidJob where there is nothing to repeat, and InvalidReference for an output that is none.
     """
     job = record.job
     if record.status != "succeeded":
@@ -101,9 +101,15 @@ def repeated(record: Result, *, output: str | None = None) -> Job:
             f"job {record.job_id} {record.status}: it made no pictures that a replay could be held against"
         )
     labels = job.labels if len(job.labels) >= MAX_LABELS else {**job.labels, "replay-of": record.job_id}
-    place = job.output if output is None else job.output.model_copy(update={"prefix": _prefix(output)})
+    place = {"name": None} if output is None else {"name": None, "prefix": _prefix(output)}
     return job.model_copy(
-        update={"id": new_job_id(), "deadline": None, "webhook": None, "labels": labels, "output": place}
+        update={
+            "id": new_job_id(),
+            "deadline": None,
+            "webhook": None,
+            "labels": labels,
+            "output": job.output.model_copy(update=place),
+        }
     )
 
 

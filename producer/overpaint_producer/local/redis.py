@@ -138,6 +138,7 @@ class EmbeddedRedis:
                     # Whoever else holds the port answers too; only our own server has our process id.
                     info = client.info("server")
                     if isinstance(info, dict) and info.get("process_id") == self._child.pid:
+                        client.ping()  # Refused for as long as it reads its data, unlike INFO.
                         return True
                 except RedisError:
                     pass

@@ -79,9 +79,10 @@ def bury_message(producer: Producer, data: bytes = UNDERSTOOD, queue: str = wire
 
 def bury_submission(place: Place, producer: Producer, body: object, **settings: Any) -> str:
     """The name of a message that a worker refused."""
-    prefix = place.folder.as_uri()
+    folder = place.folder.as_uri()
+    places = {"ledger": producer.settings.ledger, "read": f"{folder}/in/", "write": f"{folder}/out/"}
     worker = SimpleNamespace(
-        settings=WorkerSettings.load(ledger=producer.settings.ledger, read=prefix, write=prefix, **settings),
+        settings=WorkerSettings.load(**places, **settings),
         acceptance=producer._acceptance,
         ledger=producer.ledger,
     )

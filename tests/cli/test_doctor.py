@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,6 +16,7 @@ from overpaint_common.live import Live, connect
 from overpaint_common.references import Reference
 from overpaint_common.storage import LocalStore, ObjectInfo
 from overpaint_producer.cli.checks import check_ledger
+from overpaint_producer.cli.doctor import SUBJECTS
 from overpaint_producer.local.redis import EmbeddedRedis
 from overpaint_worker.keeper.leader import Leader
 from tests.cli.conftest import Place
@@ -31,17 +35,11 @@ def test_all_is_well(place: Place) -> None:
     with connect(place.redis.url) as redis:
         assert Leader(redis).lead()
     found = findings(place, 0)
-    assert {check: finding["state"] for check, finding in found.items()} == {
-        "versions": "ok",
-        "settings": "ok",
-        "redis": "ok",
-        "redis eviction": "ok",
-        "redis persistence": "ok",
-        "storage": "ok",
-        "conditional put": "ok",
-        "worker": "ok",
-        "keeper": "ok",
-        "model": "ok",
+    assert {finding["state"] for finding in found.values()} == {"ok"}
+    assert found.keys() >= {
+        *("versions", "settings", "redis", "redis eviction", "redis persistence", "redis memory", "redis rights"),
+        *("storage", "conditional put", "clock", "worker", "keeper", "model", "disk", "open files"),
+        *("devices", "model files", "worker settings"),
     }
     assert found["worker"]["message"] == "played: mini on cpu, 8 slots"
 
@@ -68,16 +66,76 @@ def test_it_leaves_nothing_behind(place: Place) -> None:
     assert not [path for path in (place.folder / "ledger").rglob("*") if path.is_file()]
 
 
-def test_people_get_one_line_a_finding_and_one_a_remedy(place: Place) -> None:
-    done = place.run("doctor")
+def test_people_get_one_line_a_finding_one_a_remedy_and_a_summary(place: Place) -> None:
+    done = place.run("doctor", "--only", "fleet,clock")
+    assert [line.split()[:2] for line in done.stdout.splitlines()] == [
+        ["ok", "clock"],
+        ["warn", "worker"],
+        ["->", "start"],
+        ["warn", "keeper"],
+        ["->", "start"],
+        ["ok", "model"],
+        ["2", "to"],
+    ]
     assert "warn  worker             none is alive" in done.stdout
     assert "-> start one: overpaint worker" in done.stdout
+    assert done.stdout.endswith("2 to think about, 2 well\n")
+
+
+def test_a_subject_that_does_not_exist_is_refused_with_those_that_do(place: Place) -> None:
+    done = place.run("doctor", "--only", "redis,weather")
+    assert done.exit_code == 2
+    assert "'weather' is none of versions, settings, redis" in done.stderr
+
+
+def test_every_subject_can_be_looked_at_alone(place: Place) -> None:
+    for subject in SUBJECTS:
+        done = place.run("doctor", "--only", subject, "--json")
+        assert done.exit_code == 0, done.output
+        assert done.stdout, subject
 
 
 def test_no_settings_at_all_is_a_failure_that_names_them(place: Place) -> None:
     found = findings(place, 3, OVERPAINT_LEDGER="")
+    assert not {"redis", "storage", "fleet"} & found.keys()
     assert "OVERPAINT_LEDGER" in found["settings"]["message"]
-    assert set(found) == {"versions", "settings"}
+
+
+def test_each_wrong_setting_is_a_finding_and_a_stranger_a_warning(place: Place) -> None:
+    """Given two wrong values, when it looks, then both are told; given a name with a slip, then that."""
+    done = place.run("doctor", "--json", "--only", "redis", OVERPAINT_LEDGER="ledger", OVERPAINT_REDIS_URL="redis")
+    wrong = [json.loads(line)["message"] for line in done.stdout.splitlines()]
+    assert done.exit_code == 3
+    assert [message.partition(":")[0] for message in wrong] == ["OVERPAINT_REDIS_URL", "OVERPAINT_LEDGER"]
+
+    done = place.run("doctor", "--json", "--only", "settings", OVERPAINT_LEDGERS="s3://books/")
+    (_, stranger) = map(json.loads, done.stdout.splitlines())
+    assert (done.exit_code, stranger["state"]) == (0, "warn")
+    assert "OVERPAINT_LEDGERS" in stranger["message"]
+
+
+def test_a_check_that_breaks_hides_no_other(place: Place, tmp_path: Path) -> None:
+    """Given a check of another package that raises, when it looks, then that is a finding among all the others."""
+    package = tmp_path / "broken"
+    package.mkdir()
+    (package / "broken_check.py").write_text("def look():\n    raise RuntimeError('no such luck')\n")
+    metadata = package / "broken-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[overpaint.checks]\nclock = broken_check:look\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "overpaint_producer.cli", "doctor", "--json", "--only", "clock"],
+        env={**os.environ, **place.variables, "PYTHONPATH": str(package)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 3
+    assert [finding["state"] for finding in found] == ["ok", "fail"]
+    assert "RuntimeError: no such luck" in found[1]["message"]
+    assert "Traceback" not in done.stderr
 
 
 def test_a_wrong_allowlist_is_named_as_it_is_set(place: Place) -> None:

@@ -68,6 +68,18 @@ def test_what_it_holds_survives_a_crash_at_the_same_address(tmp_path: Path) -> N
             assert client.get("key") == b"value"
 
 
+def test_one_that_reads_its_data_for_a_while_is_waited_for(tmp_path: Path) -> None:
+    """Given data that takes Redis a while to read, when it is started, then it is ready only once it has read them."""
+    with EmbeddedRedis(tmp_path) as redis, Redis.from_url(redis.url) as client:
+        pipe = client.pipeline(transaction=False)
+        for number in range(3000):
+            pipe.set(f"key-{number}", bytes(20_000))
+        pipe.execute()
+
+    with EmbeddedRedis(tmp_path) as redis, Redis.from_url(redis.url) as client:
+        assert client.dbsize() == 3000
+
+
 def test_two_at_once_do_not_meet(tmp_path: Path) -> None:
     with EmbeddedRedis(tmp_path / "a") as one, EmbeddedRedis(tmp_path / "b") as other:
         assert one.url != other.url

@@ -59,6 +59,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Alone:
     return Alone(np.load(file), modules)
 
 
+@pytest.mark.long
 def test_the_engine_paints_what_diffusers_paints(alone: Alone) -> None:
     """Given a Python without Celery, Redis, boto3 and the rest, when a call is painted, then it is as ever."""
     theirs = Direct("StableDiffusionImg2ImgPipeline", EMBEDDED)(
@@ -67,6 +68,7 @@ def test_the_engine_paints_what_diffusers_paints(alone: Alone) -> None:
     assert np.abs(alone.pixels - theirs).max() <= TOLERANCE
 
 
+@pytest.mark.long
 def test_the_bench_on_a_gpu_needs_nothing_else(alone: Alone) -> None:
     """Given the same Python, when the modules of bench.gpu are imported, then all of them are there."""
     assert sorted(alone.modules) == sorted(file.stem for file in (ROOT / "bench/gpu").glob("*.py") if file != INIT)

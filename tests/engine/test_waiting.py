@@ -67,6 +67,7 @@ def arriving(count: int, load: float, seed: int) -> list[Job]:
     return list(map(Job, arrivals.tolist(), groups.tolist(), priorities.tolist(), rows.tolist(), turns.tolist()))
 
 
+@pytest.mark.long
 def test_a_hundred_thousand_jobs_wait_within_the_bound() -> None:
     """Given jobs about as fast as the device can run them, then each ends within the bound for the work that its class
     has at its arrival: what is before it as if it were computed alone, and its own turns in full forwards.

@@ -62,6 +62,7 @@ def test_wrong_settings_are_final(monkeypatch: pytest.MonkeyPatch, caplog: pytes
     assert "OVERPAINT_SLOTS" in caplog.text
 
 
+@pytest.mark.long
 def test_a_child_told_to_stop_ends_though_redis_hangs(tmp_path: Path) -> None:
     """Given a child alone whose Redis hangs, when it gets SIGTERM, then it ends soon after its grace period."""
     with EmbeddedRedis(tmp_path / "redis", append_only=False) as redis, connect(redis.url) as client:

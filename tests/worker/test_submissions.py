@@ -19,9 +19,8 @@ from overpaint_common.acceptance import Acceptance, Accepted
 from overpaint_common.errors import BrokerUnavailable, InvalidSignature, StorageError
 from overpaint_common.job import MAX_JOB_BYTES, Job
 from overpaint_common.ledger import Ledger
-from overpaint_common.live import Live, connect
+from overpaint_common.live import connect
 from overpaint_common.signing import sign, verify
-from overpaint_common.tickets import Tickets
 from overpaint_producer.local.redis import EmbeddedRedis, free_port
 from overpaint_worker.settings import WorkerSettings
 from overpaint_worker.submissions import accept_submission, signed_job
@@ -59,7 +58,7 @@ def door(folder: Path, redis_url: str, **settings: Any) -> Door:
     )
     ledger = Ledger(chosen.open_store(), chosen.ledger_root)
     redis = connect(redis_url, patience=1)
-    return Door(chosen, Acceptance(ledger, Live(redis), Tickets(redis)), ledger, folder)
+    return Door(chosen, Acceptance(ledger, redis), ledger, folder)
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +227,7 @@ def test_what_nobody_foresaw_does_not_come_back_for_ever(opened: Door) -> None:
         def accept(self, job: Job) -> Accepted:
             raise ZeroDivisionError(job.id)
 
-    opened.acceptance = Broken(*[None] * 3)  # type: ignore[arg-type]
+    opened.acceptance = Broken(opened.ledger, Redis())
     accept_submission(opened, "message-1", [JOB])
     letter = opened.letters()["message-1"]
     assert (letter["code"], letter["body"]) == ("internal", JOB)

@@ -31,6 +31,7 @@ from overpaint_common.fleet import ModelCard, models_of, settle, total_steps
 from overpaint_common.job import Job
 from overpaint_common.ledger import Request
 from overpaint_common.live import Progress
+from overpaint_common.naming import published
 from overpaint_common.patience import insist
 from overpaint_common.references import Reference
 from overpaint_common.result import Failure, Result, ResultStatus, SourceInfo, StoredObject, VariantResult, WarningNote
@@ -223,6 +224,9 @@ class Attempt:
             stored = self._store_picture(job, keys.picture(job, variant.index, self._id, after_pass=number), between)
             runs[number] = runs[number].model_copy(update={"output": stored})
         output = self._store_picture(job, keys.picture(job, variant.index, self._id), variant.picture)
+        name = published(job, variant.index)
+        if name is not None:
+            output = output.model_copy(update={"published": str(name)})
         failpoints.hit("uploading")
         return VariantResult(
             index=variant.index, seed=job.base_seed + variant.index, outputs=(output,), passes=tuple(runs)

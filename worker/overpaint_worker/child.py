@@ -56,10 +56,12 @@ def main(loader_of: Callable[[Registry, str], Loader] | None = None) -> int:
 
 
 def _serve(loader_of: Callable[[Registry, str], Loader] | None) -> int:
-    settings = WorkerSettings.load()
+    # Of all devices it has the one that the supervisor gave it, whatever OVERPAINT_DEVICES says.
+    settings = WorkerSettings.load(devices=os.environ.get("OVERPAINT_DEVICE", "cpu"))
     logging.getLogger().setLevel(settings.log_level)
     registry = settings.open_registry()
     device = "cpu" if os.environ.get("OVERPAINT_DEVICE", "cpu") == "cpu" else "cuda"
+    named = device_name(device)  # Before the loader asks a device that may not be there for its memory.
     loader, budget = (loader_of(registry, device), None) if loader_of else _pipelines(registry, device, settings)
     if settings.cpu_threads:
         import torch
@@ -70,7 +72,7 @@ def _serve(loader_of: Callable[[Registry, str], Loader] | None) -> int:
         registry,
         loader,
         budget,
-        device=device_name(device),
+        device=named,
         software={name: version(name) for name in LIBRARIES},
         on_engine_death=lambda reason: _leave(runtime, reason),
     )

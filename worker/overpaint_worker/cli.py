@@ -17,12 +17,9 @@ from overpaint_worker import exits
 @click.command()
 @click.option(
     "--devices",
-    default="auto",
-    show_default=True,
-    envvar="OVERPAINT_DEVICES",
-    help="auto (every CUDA device, else the CPU), cpu, or CUDA indices: 0,1",
+    help="auto (every CUDA device, else the CPU), cpu, or CUDA indices: 0,1. Without it OVERPAINT_DEVICES counts.",
 )
-def worker(devices: str) -> None:
+def worker(devices: str | None) -> None:
     """Serve jobs: one child process per device, restarted when it dies, and a keeper beside them.
 
     Stop it with SIGTERM or Ctrl-C: children finish what they have begun to paint, as far as OVERPAINT_GRACE seconds
@@ -31,8 +28,9 @@ def worker(devices: str) -> None:
 
     \b
     Example:
-      export OVERPAINT_REDIS_URL=redis://redis:6379/0 OVERPAINT_LEDGER=s3://my-ledger/
-      export OVERPAINT_READ=s3://my-photos/ OVERPAINT_WRITE=s3://my-pictures/
+      export OVERPAINT_REDIS_URL=redis://redis:6379/0
+      export OVERPAINT_LEDGER=s3://my-ledger/
+      export OVERPAINT_READ=s3://photos/ OVERPAINT_WRITE=s3://pictures/
       overpaint worker --devices 0,1
     """
     from overpaint_worker.devices import find_devices
@@ -42,14 +40,13 @@ def worker(devices: str) -> None:
 
     try:
         _require_extra()
-        settings = WorkerSettings.load()
-        settings.open_registry()
-        _ = settings.access
-        found = find_devices(devices)
+        settings = WorkerSettings.load(**({} if devices is None else {"devices": devices}))
+        found = find_devices(settings.devices)
     except OverpaintError as error:
         click.echo(f"error[{error.code}]: {error}", err=True)
         sys.exit(exits.CONFIG)
     _log("supervisor", settings.log_level)
+    _warn_of_unknown_variables()
     companion = build_keeper(settings) if settings.keeper else None
     sys.exit(Supervisor(found, grace=settings.grace, keeper=companion).run())
 
@@ -64,8 +61,9 @@ def keeper() -> None:
 
     \b
     Example:
-      export OVERPAINT_REDIS_URL=redis://redis:6379/0 OVERPAINT_LEDGER=s3://my-ledger/
-      export OVERPAINT_READ=s3://my-photos/ OVERPAINT_WRITE=s3://my-pictures/
+      export OVERPAINT_REDIS_URL=redis://redis:6379/0
+      export OVERPAINT_LEDGER=s3://my-ledger/
+      export OVERPAINT_READ=s3://photos/ OVERPAINT_WRITE=s3://pictures/
       overpaint keeper
     """
     from overpaint_worker.keeper.build import build_keeper
@@ -74,6 +72,7 @@ def keeper() -> None:
     try:
         settings = KeeperSettings.load()
         _log("keeper", settings.log_level)
+        _warn_of_unknown_variables()
         built = build_keeper(settings)
         built.check()
     except OverpaintError as error:
@@ -90,6 +89,13 @@ def keeper() -> None:
 
 def _log(name: str, level: str) -> None:
     logging.basicConfig(level=level, format=f"%(asctime)s %(levelname)s {name} %(message)s", stream=sys.stderr)
+
+
+def _warn_of_unknown_variables() -> None:
+    from overpaint_common.configuration import unknown_variables
+
+    for message in unknown_variables():
+        logging.getLogger(__name__).warning("%s", message)
 
 
 def _require_extra() -> None:

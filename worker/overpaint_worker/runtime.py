@@ -156,7 +156,7 @@ def build(
         tickets=tickets,
         leases=leases,
         holdings=holdings,
-        acceptance=Acceptance(ledger, live, tickets),
+        acceptance=Acceptance(ledger, redis),
         engine=engine,
         drain=drain,
         consumption=consumption,

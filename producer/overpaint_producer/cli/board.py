@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Protocol
@@ -11,6 +12,7 @@ import click
 from overpaint_common.live import Progress
 from overpaint_common.result import Result
 from overpaint_producer.cli.display import time_left
+from overpaint_producer.cli.text import printable
 from overpaint_producer.handle import JobHandle
 
 
@@ -40,8 +42,7 @@ def board(names: Sequence[str]) -> Iterator[Board]:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
     from rich.progress import Progress as Bars
 
-    console = Console(stderr=True)
-    if not console.is_terminal:
+    if not sys.stderr.isatty():
         yield _Lines()
         return
     width = min(40, max(map(len, names), default=0))
@@ -51,7 +52,7 @@ def board(names: Sequence[str]) -> Iterator[Board]:
         MofNCompleteColumn(),
         TextColumn("{task.fields[left]}"),
     )
-    with Bars(*columns, console=console) as bars:
+    with Bars(*columns, console=Console(stderr=True)) as bars:
         tasks = {name: bars.add_task(name, total=None, start=False, left="") for name in names}
 
         class Bar:
@@ -68,4 +69,4 @@ def board(names: Sequence[str]) -> Iterator[Board]:
 class _Lines:
     def see(self, name: str, moment: Progress) -> None:
         if moment.finished:
-            click.echo(f"{moment.state}  {name}  {moment.detail}".rstrip(), err=True)
+            click.echo(printable(f"{moment.state}  {name}  {moment.detail}".rstrip()), err=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from collections.abc import Iterable
 from datetime import UTC
@@ -15,6 +14,8 @@ from overpaint_common.errors import InvalidMessage, InvalidSignature, ObjectNotF
 from overpaint_producer.cli.display import emit
 from overpaint_producer.cli.exits import USAGE, Fault
 from overpaint_producer.cli.options import as_json
+from overpaint_producer.cli.terminal import columns, shortened, tell
+from overpaint_producer.cli.text import one_line, printable
 
 if TYPE_CHECKING:
     from overpaint_common.dead import DeadLetters, Kind, Letter, Listing
@@ -30,7 +31,7 @@ def dead() -> None:
     """Look at what could not be done, and do it again or drop it.
 
     \b
-    Dead letters, named KIND/NAME, are kept in the ledger until somebody drops them:
+    Dead letters, named KIND/NAME, stay in the ledger until somebody drops them:
       jobs         given up, after crashes or after all their attempts
       submissions  whole jobs that came as Celery messages and were refused
       raw          messages that could not be understood
@@ -57,7 +58,8 @@ def list_letters(kind: Kind | None, limit: int, as_json: bool) -> None:
     \b
     Examples:
       overpaint dead list --kind jobs
-      overpaint dead list --json | jq -r 'select(.code == "worker_crashed") | .name'
+      overpaint dead list --json |
+        jq -r 'select(.code == "worker_crashed") | .name'
     """
     listing = _letters().list(kind, limit=limit)
     for letter in listing.letters:
@@ -89,7 +91,7 @@ def show(name: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(document))
     else:
-        click.echo(_printable(json.dumps(document, indent=2, ensure_ascii=False)))
+        click.echo(printable(json.dumps(document, indent=2, ensure_ascii=False)))
 
 
 def _job_id(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
@@ -115,14 +117,15 @@ def replay(names: tuple[str, ...], new_id: str | None, as_json: bool) -> None:
     jobs         the same job, with the same seeds, under a new id; prints the id
     submissions  the job of the message, under its own id; prints the id
     raw          the message goes back to its queue as it came; prints the queue
-    webhooks     are delivered once more, with all their tries; prints the job's id
+    webhooks     are delivered again, with all their tries; prints the job's id
 
     Replaying a job again after an interruption gives the same new id, so it is never painted twice.
 
     \b
     Examples:
       overpaint dead replay jobs/5ac0f3a24e1c0c6c6b1d1e8e2f7a9b10
-      overpaint dead list --kind webhooks --json | jq -r .name | xargs -r overpaint dead replay
+      overpaint dead list --kind webhooks --json | jq -r .name |
+        xargs -r overpaint dead replay
     """
     from overpaint_common.dead import DeadLetters
     from overpaint_common.live import connect
@@ -140,11 +143,11 @@ def replay(names: tuple[str, ...], new_id: str | None, as_json: bool) -> None:
             except (InvalidMessage, InvalidSignature) as error:
                 raise Fault.of(error, USAGE) from None
             for note in done.notes:
-                click.echo(f"{name}: {note}", err=True)
+                tell(f"{name}: {note}")
             if as_json:
                 emit({"name": name, "became": done.id})
             else:
-                click.echo(done.id)
+                click.echo(printable(done.id))
 
 
 @dead.command(short_help="Delete them for good, after asking.")
@@ -202,29 +205,19 @@ def _confirmed(question: str) -> bool:
 
 def _show_table(listing: Listing) -> None:
     """Two lines a letter on a terminal, which names need most of the width of, and one in a pipe."""
-    if sys.stdout.isatty():
-        width = shutil.get_terminal_size().columns
+    width = columns(sys.stdout)
+    if width is not None:
         for letter in listing.letters:
-            line = f"    {_when(letter)}  {letter.code}  "
-            room = max(width - len(line), 20)
-            summary = _one_line(letter.summary)
-            click.echo(click.style(letter.name, bold=True))
-            click.echo(line + (summary if len(summary) <= room else f"{summary[: room - 3]}..."))
+            line = f"    {_when(letter)}  {printable(letter.code)}  "
+            click.echo(click.style(printable(letter.name), bold=True))
+            click.echo(line + shortened(one_line(letter.summary), max(width - len(line), 20)))
         return
     names = max((len(letter.name) for letter in listing.letters), default=0)
     codes = max((len(letter.code) for letter in listing.letters), default=0)
     for letter in listing.letters:
-        click.echo(f"{letter.name:<{names}}  {_when(letter)}  {letter.code:<{codes}}  {_one_line(letter.summary)}")
+        line = f"{letter.name:<{names}}  {_when(letter)}  {letter.code:<{codes}}  {one_line(letter.summary)}"
+        click.echo(printable(line))
 
 
 def _when(letter: Letter) -> str:
     return f"{letter.when.astimezone(UTC):%Y-%m-%d %H:%MZ}" if letter.when else f"{'-':<17}"
-
-
-def _one_line(text: str) -> str:
-    return _printable(" ".join(text.split()))
-
-
-def _printable(text: str) -> str:
-    """Without what could steer a terminal: messages come from anywhere."""
-    return "".join(char if char == "\n" or char.isprintable() else json.dumps(char)[1:-1] for char in text)

@@ -19,6 +19,7 @@ from overpaint_producer.cli.exits import JOB
 from overpaint_producer.cli.program import program
 from overpaint_producer.cli.save import save_picture
 from overpaint_producer.cli.signals import interruptible
+from overpaint_producer.cli.terminal import tell
 from overpaint_producer.handle import JobHandle
 from overpaint_producer.local.scene import draw_scene
 from overpaint_producer.local.stack import LocalStack
@@ -76,7 +77,7 @@ def demo(folder: Path) -> None:
     """
     began = time.monotonic()
     own = {name: value for name, value in os.environ.items() if not name.startswith("OVERPAINT_")}
-    stack = LocalStack(folder, environment=own, say=lambda text: click.echo(text, err=True))
+    stack = LocalStack(folder, environment=own, say=tell)
     with interruptible(), stack, Producer(stack.settings) as producer:
         source = stack.inputs / "house.png"
         draw_scene().save(source)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import click
 
 from overpaint_common.live import Progress
 from overpaint_common.result import Result, StoredObject
+from overpaint_producer.cli.terminal import columns, say
+from overpaint_producer.cli.text import printable
 
 _COLOURS = {"succeeded": "green", "failed": "red", "expired": "red", "cancelled": "yellow"}
 
@@ -42,7 +45,7 @@ def words(moment: Progress) -> str:
         parts.append(time_left(moment))
         parts.append(f"on {moment.worker}" if moment.worker else "")
     parts.append(moment.detail)
-    return "  ".join(part for part in parts if part)
+    return printable("  ".join(part for part in parts if part))
 
 
 def time_left(moment: Progress) -> str:
@@ -59,28 +62,43 @@ def time_left(moment: Progress) -> str:
     return f"about {seconds:.0f} s left"
 
 
+def show_moment(moment: Progress) -> None:
+    """A moment in words, its state in colour."""
+    text = words(moment).removeprefix(moment.state)
+    say(text.strip(), first=f"{coloured(moment.state)}  ")
+
+
 def coloured(state: str) -> str:
     return click.style(state, fg=_COLOURS.get(state), bold=True)
 
 
 def show_record(record: Result) -> None:
     """The record in a few lines: how it ended, on what, why not, and where each picture is."""
-    click.echo(f"{coloured(record.status)}  {record.job_id}{_how(record)}")
+    width = columns(sys.stdout)
+    say(f"{record.job_id}{_how(record)}", first=f"{coloured(record.status)}  ")
     if record.failure is not None:
         hint = "submitting it again may help" if record.failure.retryable else "submitting it again will not help"
-        click.echo(f"  {record.failure.code}: {record.failure.message} ({hint})")
+        say(f"{record.failure.message} ({hint})", first=f"  {printable(record.failure.code)}: ", margin="    ")
     for warning in record.warnings:
-        click.echo(f"  note: {warning.message}")
+        say(warning.message, first="  note: ", margin="    ")
     for variant in record.variants:
         for index, run in enumerate(variant.passes):
             if run.output is not None:
-                click.echo(f"  {_place(run.output)}  after pass {index}, {run.op}")
+                _show_place(run.output.uri, f"{_size(run.output)}  after pass {index}, {run.op}", width)
         for output in variant.outputs:
-            click.echo(f"  {_place(output)}  seed {variant.seed}")
+            _show_place(output.uri, f"{_size(output)}  seed {variant.seed}", width)
+            if output.published is not None:
+                _show_place(output.published, "a copy of it", width)
 
 
-def _place(picture: StoredObject) -> str:
-    return f"{picture.uri}  {picture.width}x{picture.height}"
+def _show_place(uri: str, note: str, width: int | None) -> None:
+    """A reference and what there is to say of it: below it where the line would be too long."""
+    line = f"  {uri}  {note}"
+    click.echo(printable(line if width is None or len(line) <= width else f"  {uri}\n    {note}"))
+
+
+def _size(picture: StoredObject) -> str:
+    return f"{picture.width}x{picture.height}"
 
 
 def _how(record: Result) -> str:

@@ -12,6 +12,7 @@ import click
 from overpaint_common.live import Progress
 from overpaint_common.result import Result
 from overpaint_producer.cli.display import emit, moment_as_json, record_as_json, time_left, words
+from overpaint_producer.cli.text import printable
 from overpaint_producer.handle import JobHandle
 
 TENTHS = 10
@@ -81,9 +82,15 @@ def _bar(job_id: str) -> Iterator[Watcher]:
         task = bars.add_task(job_id[:8], total=None)
 
         class Bar:
+            told = ""
+
             def see(self, moment: Progress) -> None:
+                if moment.detail not in ("", self.told):
+                    # Too long for beside the bar.
+                    bars.console.print(printable(moment.detail), markup=False, highlight=False)
+                self.told = moment.detail
                 what = moment.phase if moment.state == "running" else moment.state
-                note = ", ".join(part for part in (what, time_left(moment), moment.detail) if part)
+                note = printable(", ".join(part for part in (what, time_left(moment)) if part))
                 bars.update(
                     task, description=f"{job_id[:8]}  {note}", total=moment.steps or None, completed=moment.step
                 )

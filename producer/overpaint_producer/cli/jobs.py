@@ -6,9 +6,14 @@ from pathlib import Path
 
 import click
 
-from overpaint_producer.cli.display import coloured, emit, moment_as_json, show_record, words
+from overpaint_producer.cli.display import coloured, emit, moment_as_json, show_moment, show_record
+from overpaint_producer.cli.durations import Duration
 from overpaint_producer.cli.exits import INTERRUPTED, JOB
 from overpaint_producer.cli.options import as_json, find_job, job_id
+from overpaint_producer.cli.text import printable
+
+LONGEST_URL = 7 * 24 * 60 * 60
+"""Seconds that S3 signs for. Written out, so that the help need not wait for the stores to be imported."""
 
 
 @click.command()
@@ -45,7 +50,7 @@ def status(job_id: str, preview: Path | None, as_json: bool) -> None:
     if as_json:
         emit(moment_as_json(job_id, moment))
     else:
-        click.echo(words(moment).replace(moment.state, coloured(moment.state), 1))
+        show_moment(moment)
 
 
 @click.command()
@@ -88,29 +93,49 @@ def wait(job_id: str, timeout: float | None, as_json: bool) -> None:
     metavar="FOLDER",
     help="Download the pictures and the record into this folder.",
 )
+@click.option("--urls", is_flag=True, help="Print instead a URL for each picture, by which anybody can download it.")
+@click.option(
+    "--expires",
+    type=Duration(LONGEST_URL),
+    metavar="TIME",
+    default="1h",
+    show_default=True,
+    help="How long the URLs are good for: such as 90s, 30m, 12h, at most 7d.",
+)
 @as_json
-def result(job_id: str, save: Path | None, as_json: bool) -> None:
+def result(job_id: str, save: Path | None, urls: bool, expires: int, as_json: bool) -> None:
     """Show the record of a finished job: where its pictures are and how they were made.
+
+    URLs are signed here, with your own credentials for the store, and end early where those do. They lead to the
+    published copies of a job that was submitted with --name.
 
     Exits 1 if the job failed, expired or was cancelled, 4 while it is not finished.
 
     \b
     Examples:
       overpaint result 5ac0f3a24e1c0c6c6b1d1e8e2f7a9b10 --save pictures
-      overpaint result 5ac0f3a24e1c0c6c6b1d1e8e2f7a9b10 --json | jq .variants[].outputs[].uri
+      overpaint result 5ac0f3a24e1c0c6c6b1d1e8e2f7a9b10 --json |
+        jq .variants[].outputs[].uri
+      overpaint result 5ac0f3a24e1c0c6c6b1d1e8e2f7a9b10 --urls --expires 12h
     """
     from overpaint_producer.cli.save import save_result
     from overpaint_producer.producer import Producer
 
     with Producer() as producer:
-        record = find_job(producer, job_id).result()
+        handle = find_job(producer, job_id)
+        record = handle.result()
         files = save_result(producer.store, record, save) if save is not None else []
-    if as_json:
+        signed = handle.urls(expires) if urls else []
+    if urls and as_json:
+        emit({"id": job_id, "urls": signed})
+    elif urls:
+        click.echo("\n".join(signed))
+    elif as_json:
         emit(record.model_dump(mode="json", exclude_none=True))
     else:
         show_record(record)
     for file in files:
-        click.echo(f"saved {file}", err=True)
+        click.echo(printable(f"saved {file}"), err=True)
     if record.status != "succeeded":
         raise click.exceptions.Exit(JOB)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -10,9 +12,11 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from overpaint_common.errors import OverpaintError, SettingsError
-from overpaint_producer.cli.exits import INFRASTRUCTURE, INTERRUPTED, Fault, JsonFault
+from overpaint_producer.cli.exits import BROKEN_PIPE, INFRASTRUCTURE, INTERRUPTED, Fault, JsonFault, UsageFault
+from overpaint_producer.cli.terminal import colourless
 
 ENTRY_POINTS = "overpaint.commands"
 """Group of entry points under which other packages add commands; the worker extra does."""
@@ -42,7 +46,7 @@ class LazyGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return [*self._known, *sorted(set(_added()) - set(self._known))]
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         known = self._known.get(cmd_name)
         if known is not None and known.target is not None:
             module, _, attribute = known.target.partition(":")
@@ -53,7 +57,16 @@ class LazyGroup(click.Group):
         try:
             return _checked(cmd_name, added.load())
         except ModuleNotFoundError as error:
+            if ctx.resilient_parsing:  # A shell that completes a line has no use for errors.
+                return None
             raise missing_extra(cmd_name, error) from None
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Commands by what the table says of them, so that none has to be imported, and the options of the group."""
+        summaries = {name: point.value for name, point in _added().items()}
+        summaries |= {command.name: command.summary for command in self._known.values()}
+        found = [CompletionItem(name, help=text) for name, text in summaries.items() if name.startswith(incomplete)]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for title, commands in self._sections.items():
@@ -70,11 +83,15 @@ class LazyGroup(click.Group):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
+        if colourless():
+            ctx.color = False
         try:
             return self._invoke(ctx)
         except click.ClickException as error:
             if ctx.meta[AS_JSON]:
                 raise JsonFault(error) from None
+            if isinstance(error, click.UsageError):
+                raise UsageFault(error) from None
             raise
 
     def _invoke(self, ctx: click.Context) -> Any:
@@ -91,7 +108,8 @@ class LazyGroup(click.Group):
             raise click.exceptions.Exit(INTERRUPTED) from None
         except OSError as error:
             if error.errno == errno.EPIPE:
-                raise
+                _mute()
+                raise click.exceptions.Exit(BROKEN_PIPE) from None
             raise Fault("os", str(error), INFRASTRUCTURE) from None
 
 
@@ -100,6 +118,17 @@ def missing_extra(command: str, error: ModuleNotFoundError) -> SettingsError:
     return SettingsError(
         f"`overpaint {command}` needs {error.name}, which is not installed; run: pip install 'overpaint[worker]'"
     )
+
+
+def _mute() -> None:
+    """Let what is still to be written go nowhere: at its end Python writes out what its streams hold."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def _added() -> dict[str, EntryPoint]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 Number = TypeVar("Number", int, float)
 
@@ -26,6 +27,30 @@ class Numbers(click.ParamType[tuple[Number, ...]], Generic[Number]):
             return tuple(self._kind(part) for part in str(value).split(","))
         except ValueError:
             self.fail(f"{value!r} is no list of {self._what}; write them with commas between, as in 1,2,3", param, ctx)
+
+
+class Words(click.ParamType[tuple[str, ...]]):
+    """Some of several words, with commas between them, such as `redis,storage`."""
+
+    name = "words"
+
+    def __init__(self, known: tuple[str, ...]) -> None:
+        self._known = known
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        if isinstance(value, tuple):
+            return value
+        words = tuple(str(value).split(","))
+        for word in words:
+            if word not in self._known:
+                self.fail(f"{word!r} is none of {', '.join(self._known)}", param, ctx)
+        return words
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002
+        before, comma, begun = incomplete.rpartition(",")
+        given = before.split(",")
+        left = [word for word in self._known if word.startswith(begun) and word not in given]
+        return [CompletionItem(f"{before}{comma}{word}") for word in left]
 
 
 FLOATS = Numbers(float, "numbers")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from overpaint_common.errors import ObjectNotFound
+from overpaint_producer.cli.candidates import jobs
 from overpaint_producer.cli.exits import USAGE, Fault
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def _job_id(context: click.Context, parameter: click.Parameter, value: str) -> s
         raise click.BadParameter(f"{value!r} is no job id; `overpaint submit` prints one", context, parameter) from None
 
 
-job_id = click.argument("job_id", metavar="ID", callback=_job_id)
+job_id = click.argument("job_id", metavar="ID", callback=_job_id, shell_complete=jobs)
 
 
 def find_job(producer: Producer, job_id: str) -> JobHandle:

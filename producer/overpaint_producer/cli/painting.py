@@ -10,7 +10,9 @@ import click
 
 from overpaint_common.job import Prepare
 from overpaint_common.presets import PRESETS, passes, preset
+from overpaint_common.references import Reference
 from overpaint_common.schedulers import SCHEDULERS
+from overpaint_producer.cli.candidates import files, models
 from overpaint_producer.cli.lists import scaled
 from overpaint_producer.cli.sections import Decorated, option, options
 from overpaint_producer.compose import PassLike, Place, reference, refinement
@@ -36,7 +38,10 @@ _HOW = options(
     ),
     option("--steps", type=int, metavar="N", help="Of the whole trajectory; strength decides how many run."),
     option("--guidance-scale", "-g", type=float, metavar="G", help="Pull of the prompt; 1 and below: none."),
-    option("--model", "-m", metavar="NAME", help="From the workers' registry. Default: the only one that serves this."),
+    option(
+        "--model", "-m", metavar="NAME", shell_complete=models,
+        help="From the workers' registry. Default: the only one that serves this.",
+    ),
     option("--scheduler", type=click.Choice(SCHEDULERS), metavar="NAME", help="Such as euler_a. Default: the model's."),
     option(
         "--lora", "loras", multiple=True, callback=scaled, metavar="NAME[:SCALE]",
@@ -51,7 +56,10 @@ _HOW = options(
 
 _WHERE = options(
     "Where to paint",
-    option("--mask", metavar="PICTURE", help="Repaint only where this is white; as SOURCE it may be a file."),
+    option(
+        "--mask", metavar="PICTURE", shell_complete=files,
+        help="Repaint only where this is white; as SOURCE it may be a file.",
+    ),
     option("--invert-mask", "invert", is_flag=True, help="Repaint where it is black."),
     option("--threshold", type=float, metavar="0..1", help="Grey from here on counts as white. Default: greys blend."),
     option("--feather", type=float, metavar="PIXELS", help="Soften the mask's edge."),
@@ -139,6 +147,24 @@ def picture(text: str, what: str = "") -> str:
             raise click.UsageError(f"{text!r} is a folder; name one picture in it")
         raise click.UsageError(f"there is no file {text!r}{what}; an object in S3 is written s3://bucket/key")
     return reference(place(text))
+
+
+def uploaded(given: Given, upload: Callable[[Path], str]) -> Given:
+    """The same, with the reference that `upload` returns in place of each picture that is a file on this machine.
+
+    Raises click.UsageError where no file is there.
+    """
+
+    def moved(text: str, what: str = "") -> str:
+        found = Reference.parse(picture(text, what))
+        return upload(found.path) if found.scheme == "file" else text
+
+    controls = tuple(
+        {**control, "image": moved(control["image"], " for the control")} if "image" in control else control
+        for control in given["controls"]
+    )
+    mask = given["mask"] and moved(given["mask"], " for the mask")
+    return {**given, "source": moved(given["source"]), "mask": mask, "controls": controls}
 
 
 def _preset(given: Given, fields: dict[str, Any], prompts: Sequence[str], strengths: Sequence[float]) -> list[PassLike]:

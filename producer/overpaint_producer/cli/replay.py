@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from overpaint_producer.cli.candidates import files
 from overpaint_producer.cli.display import emit
 from overpaint_producer.cli.exits import JOB
 from overpaint_producer.cli.options import as_json, find_job
+from overpaint_producer.cli.terminal import say
 
 if TYPE_CHECKING:
     from overpaint_common.result import Result
@@ -23,7 +25,7 @@ _COLOURS = {"identical": "green", "close": "yellow", "different": "red", "failed
 
 
 @click.command()
-@click.argument("record")
+@click.argument("record", shell_complete=files)
 @click.option("--output", metavar="PLACE", help="Where the new pictures go. Default: below the record's own output.")
 @click.option(
     "--tolerance",
@@ -71,8 +73,8 @@ def replay(record: str, output: str | None, tolerance: int | None, timeout: floa
     if as_json:
         emit({**report.model_dump(mode="json"), "held": report.held})
     else:
-        for line in _lines(report, before):
-            click.echo(line)
+        for first, text in _lines(report, before):
+            say(text, first=first, margin="    ")
     if not report.held:
         raise click.exceptions.Exit(JOB)
 
@@ -94,19 +96,20 @@ def _read(producer: Producer, record: str) -> Result:
     return find_job(producer, record).result()
 
 
-def _lines(report: Replay, before: Result) -> Iterator[str]:
+def _lines(report: Replay, before: Result) -> Iterator[tuple[str, str]]:
+    """What each line begins with, and its text."""
     verdict = click.style(report.verdict, fg=_COLOURS[report.verdict], bold=True)
-    yield f"{verdict}  {report.job_id}, replayed as {report.replay_id}"
+    yield f"{verdict}  ", f"{report.job_id}, replayed as {report.replay_id}"
     for compared in report.pictures:
-        yield f"  {_name(compared)}  {_difference(compared, report.tolerance)}"
+        yield f"  {_name(compared)}  ", _difference(compared, report.tolerance)
     if report.verdict == "failed":
-        yield from (f"  {line}" for line in report.chain)
+        yield from (("  ", line) for line in report.chain)
         return
     for heading, found in (("what ran", report.chain), ("where it ran", report.surroundings)):
         for line in found:
-            yield f"  {heading} differs: {line}"
+            yield f"  {heading} differs: ", line
     if not report.chain:
-        yield f"  {_expected(report, before)}"
+        yield "  ", _expected(report, before)
 
 
 def _expected(report: Replay, before: Result) -> str:

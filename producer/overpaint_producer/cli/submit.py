@@ -12,13 +12,15 @@ from click.core import ParameterSource
 from overpaint_common.job import MAX_JOB_BYTES, PRIORITIES, Job, PictureFormat
 from overpaint_common.presets import preset
 from overpaint_producer.cli.board import follow_each
+from overpaint_producer.cli.candidates import files
 from overpaint_producer.cli.display import emit, record_as_json, show_record
 from overpaint_producer.cli.exits import JOB
 from overpaint_producer.cli.follow import follow
 from overpaint_producer.cli.lists import FLOATS, labels
 from overpaint_producer.cli.options import as_json
-from overpaint_producer.cli.painting import Given, painting_options, passes_of, picture, place, prepare_of
+from overpaint_producer.cli.painting import Given, painting_options, passes_of, picture, place, prepare_of, uploaded
 from overpaint_producer.cli.sections import Sectioned, option, options
+from overpaint_producer.cli.terminal import tell
 from overpaint_producer.compose import styled
 from overpaint_producer.handle import JobHandle
 from overpaint_producer.producer import Producer
@@ -38,6 +40,12 @@ _MADE = options(
     option("--seed", type=int, metavar="N", help="Same job, same seed, same picture. Default: made of the id."),
     option("--format", "format", type=click.Choice(get_args(PictureFormat)), default="png", show_default=True),
     option("--quality", type=int, metavar="1..100", help="Of jpeg and webp. Default: 90."),
+    option(
+        "--name",
+        metavar="TEMPLATE",
+        help="Publish each picture below OUTPUT, once it is done, as this: {stem}-{variant}.png. Other fields: {seed}, "
+        "{id}, {model}, {format}, {label:NAME}.",
+    ),
     option("--exact-size", is_flag=True, help="Pictures of the source's exact size. Default: the model's."),
     option("--save-passes", is_flag=True, help="Store the picture after each pass too."),
     option("--previews", is_flag=True, help="Small ones while it is painted; `overpaint status --preview` saves one."),
@@ -54,6 +62,11 @@ _SENT = options(
         help="An urgent job interrupts, for its own time, one that is not.",
     ),
     option("--label", "labels", multiple=True, callback=labels, metavar="NAME=VALUE", help="Kept in the record."),
+    option(
+        "--upload",
+        metavar="PREFIX",
+        help="First put pictures that are files here below this, where workers may read them.",
+    ),
     option("--key", metavar="TEXT", help="Idempotency key: sending the same again gives the first job back."),
     option(
         "--job",
@@ -66,8 +79,8 @@ _SENT = options(
 
 
 @click.command(cls=Sectioned)
-@click.argument("source", required=False)
-@click.argument("output", required=False)
+@click.argument("source", required=False, shell_complete=files)
+@click.argument("output", required=False, shell_complete=files)
 @painting_options("Words about the manner, put behind the prompt. Repeated: a job for each.")
 @_MADE
 @_SENT
@@ -85,13 +98,15 @@ def submit(job: TextIO | None, key: str | None, wait: bool, as_json: bool, **giv
       overpaint submit cat.jpg out -p "a cat" --style oils --style "pencil sketch"
       overpaint submit cat.jpg out -p "a cat in oils" --strengths 0.6,0.4,0.2
       overpaint submit cat.jpg out -p "a red collar" --mask collar.png --feather 4
+      overpaint submit cat.jpg s3://out/ -p "a cat" --upload s3://photos/in/
+      overpaint submit cat.jpg out -p "a cat" --name "{stem}-{variant}.png"
       overpaint submit --job job.json --key order-1234
     """
     with Producer() as producer:
         handles = _from_options(producer, key, given) if job is None else {"": _from_json(producer, job, key)}
         for handle in handles.values():
             if handle.not_queued is not None:
-                click.echo(f"accepted, but not queued yet: {handle.not_queued}; the keeper will queue it", err=True)
+                tell(f"accepted, but not queued yet: {handle.not_queued}; the keeper will queue it")
         if not wait:
             for style, handle in handles.items():
                 _announce(handle, style, as_json)
@@ -134,11 +149,14 @@ def _from_options(producer: Producer, key: str | None, given: Given) -> dict[str
     prompts, styles = given["prompts"], given["styles"]
     if not prompts and not styles:
         raise click.UsageError('say what the picture should become: --prompt "a cat, watercolor"')
+    if given["upload"] is not None:
+        prefix = place(given["upload"])
+        given = uploaded(given, lambda file: producer.upload(file, prefix))
     if not styles:
         return {"": producer.submit(_composed(producer, given, prompts), idempotency_key=key)}
     manners = [[styled(prompt, style) for prompt in prompts or ("",)] for style in styles]
     jobs = {f"style/{i}": _composed(producer, given, each, {"style": str(i)}) for i, each in enumerate(manners)}
-    return dict(zip(_apart(styles), producer.submit_each(jobs, idempotency_key=key), strict=True))
+    return dict(zip(_apart(styles), producer.submit_many(jobs, idempotency_key=key), strict=True))
 
 
 def _apart(styles: tuple[str, ...]) -> list[str]:
@@ -162,8 +180,7 @@ def _composed(
         "labels": {**given["labels"], **(more_labels or {})},
         "reproducible": given["reproducible"],
     }
-    if given["quality"] is not None:
-        fields["quality"] = given["quality"]
+    fields |= {name: given[name] for name in ("quality", "name") if given[name] is not None}
     return producer.compose(
         picture(given["source"]),
         passes_of(given, prompts, given["strengths"] or ()),

@@ -17,6 +17,7 @@ from overpaint_common.job import PRIORITIES
 from overpaint_common.references import Reference
 from overpaint_common.result import Result
 from overpaint_producer.cli.board import follow_each
+from overpaint_producer.cli.candidates import files
 from overpaint_producer.cli.display import emit
 from overpaint_producer.cli.exits import JOB
 from overpaint_producer.cli.lists import FLOATS, INTEGERS, labels
@@ -24,6 +25,7 @@ from overpaint_producer.cli.options import as_json
 from overpaint_producer.cli.painting import Given, painting_options, passes_of, picture, place, prepare_of
 from overpaint_producer.cli.sections import Sectioned, option, options
 from overpaint_producer.cli.sweep_sheet import SIDE, Axes, Cell, Values, grid, page, words
+from overpaint_producer.cli.terminal import say, tell
 from overpaint_producer.compose import styled
 from overpaint_producer.handle import MAX_PICTURE_BYTES
 from overpaint_producer.producer import Producer
@@ -61,8 +63,8 @@ _SENT = options(
 
 
 @click.command(cls=Sectioned)
-@click.argument("source")
-@click.argument("output")
+@click.argument("source", shell_complete=files)
+@click.argument("output", shell_complete=files)
 @_SWEPT
 @painting_options("Words about the manner, put behind the prompt. Repeated: the values of an axis.")
 @_SENT
@@ -102,7 +104,7 @@ def sweep(sheet: Path, timeout: float | None, as_json: bool, **given: Any) -> No
     else:
         for cell in failed:
             reason = f"{cell.failure.code}: {cell.failure.message}" if cell.failure else "no picture"
-            click.echo(f"failed  {cell.name}  {reason}")
+            say(f"{cell.name}  {reason}", first="failed  ")
         click.echo(f"{len(cells) - len(failed)} of {len(cells)} painted; look at {sheet}")
     if failed:
         raise click.exceptions.Exit(JOB)
@@ -154,11 +156,11 @@ def _submitted(producer: Producer, cell: Cell, key: str | None) -> Cell:
     if cell.job is None:
         return cell
     try:
-        (handle,) = producer.submit_each({f"sweep/{cell.name}": cell.job}, idempotency_key=key)
+        (handle,) = producer.submit_many({f"sweep/{cell.name}": cell.job}, idempotency_key=key)
     except (InvalidJob, ForbiddenReference) as error:
         return replace(cell, error=error)
     if handle.not_queued is not None:
-        click.echo(f"accepted, but not queued yet: {handle.not_queued}; the keeper will queue it", err=True)
+        tell(f"accepted, but not queued yet: {handle.not_queued}; the keeper will queue it")
     return replace(cell, handle=handle)
 
 

@@ -12,6 +12,7 @@ import click
 from overpaint_common.fleet import WorkerCard
 from overpaint_producer.cli.program import program
 from overpaint_producer.cli.signals import interruptible
+from overpaint_producer.cli.terminal import say, tell
 from overpaint_producer.local.redis import is_free
 from overpaint_producer.local.scene import draw_scene
 from overpaint_producer.local.stack import LocalStack
@@ -37,9 +38,10 @@ def up(folder: Path, port: int | None) -> None:
       overpaint up
       # then, in another terminal:
       source overpaint-local/overpaint.env
-      overpaint submit overpaint-local/in/house.png overpaint-local/out --prompt "a blue house" --wait
+      overpaint submit overpaint-local/in/house.png overpaint-local/out \\
+        --prompt "a blue house" --wait
     """
-    stack = LocalStack(folder, redis_port=port or _last_port(folder), say=lambda text: click.echo(text, err=True))
+    stack = LocalStack(folder, redis_port=port or _last_port(folder), say=tell)
     with interruptible():
         card = stack.start()
         try:
@@ -63,14 +65,15 @@ def _write_files(stack: LocalStack) -> None:
 def _explain(stack: LocalStack, card: WorkerCard) -> None:
     here = Path(os.path.relpath(stack.folder))
     env, source, output = (shlex.quote(str(here / name)) for name in ("overpaint.env", "in/house.png", "out"))
-    click.echo(f"Overpaint is up: Redis at {stack.redis.url}, one worker on {card.device}, {', '.join(card.models)}.")
+    say(f"Overpaint is up: Redis at {stack.redis.url}, one worker on {card.device}, {', '.join(card.models)}.")
     click.echo("\n".join(stack.exports))
     click.echo(
         f"\nIn another terminal:\n"
         f"  source {env}\n"
-        f'  {program()} submit {source} {output} --prompt "a green house, oil painting" --strength 0.8 --wait\n'
-        f"\nCtrl-C here or SIGTERM ends it; {here} keeps everything for the next time."
+        f"  {program()} submit {source} {output} \\\n"
+        f'    --prompt "a green house, oil painting" --strength 0.8 --wait\n'
     )
+    say(f"Ctrl-C here or SIGTERM ends it; {here} keeps everything for the next time.")
 
 
 def _env(folder: Path) -> Path:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from overpaint_common.errors import SettingsError, UnknownModel
 from overpaint_common.fleet import EmbeddingWord, Reads
@@ -39,14 +39,16 @@ EMBEDDED = MODELS / "overpaint-mini"
 
 
 class Weights(Frozen):
-    """Where a set of weights is."""
+    """Where a set of weights is. The docstring of a field is its meaning on the settings page."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     path: Path | None = None
-    """Exactly one of `path` and `repository` is given."""
+    """Folder in the diffusers layout; a relative one counts from the registry's folder. Either this or `repository`."""
     repository: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] | None = None
-    """On a model hub, together with `revision`."""
+    """`owner/name` on the model hub; needs `revision`."""
     revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
-    """The full commit: a branch could change under a running fleet."""
+    """The full commit, 40 hexadecimal digits: a branch could change under a running fleet."""
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
@@ -82,30 +84,35 @@ class ModelSpec(Weights):
     """One entry: `[models.<name>]` in the TOML file; weights are a folder in the diffusers layout."""
 
     task: Task = "repaint"
-    """repaint: from a picture and a prompt; inpaint: a model that was trained with masks as input (9 channels);
-    upscale: four times as large; edit: follows instructions."""
+    """What the model was made for: `repaint` serves `img2img` and `inpaint`; `inpaint` is a model that takes masks as
+    input (9 channels); `upscale` enlarges four times; `edit` follows instructions. All serve `match_color`."""
     family: Family = "stable-diffusion"
+    """Decides how many steps a strength leaves."""
     pipeline: Annotated[str, Field(pattern=r"^[A-Z]\w+Pipeline$")] | None = None
-    """A pipeline class of diffusers; None lets diffusers choose by the model's own index."""
+    """Pipeline class of diffusers that fits the task; without it diffusers chooses by the model's own index."""
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    """auto: float32 on the CPU; on CUDA float16, or bfloat16 for flow-matching."""
+    """`auto` is `float32` on the CPU, on CUDA `float16`, or `bfloat16` for `flow-matching`."""
     native_size: Annotated[int, Field(ge=8, le=4096, multiple_of=8)] = 512
-    """Pixels a side that the model was trained on."""
+    """Pixels a side that the model was trained on; sources are fitted to it."""
     steps: Annotated[int, Field(ge=1, le=1000)] = 50
-    """Default for jobs that name none."""
+    """For jobs that name none."""
     guidance_scale: Annotated[float, Field(ge=0, le=100)] = 7.5
-    """Default for jobs that name none."""
+    """For jobs that name none."""
     max_steps: Annotated[int, Field(ge=1, le=1000)] = 200
+    """The most that a job may ask for."""
     max_size: Annotated[int, Field(ge=8, le=8192)] = 2048
-    """Largest side in pixels that a job may ask for."""
+    """The largest side in pixels that a pass may paint; an upscaler's tiles have no such limit."""
     scheduler: SchedulerName | None = None
-    """For jobs that name none; None is the model's own."""
+    """For jobs that name none; for `flow-matching` only `euler` and `heun`. Without it the model's own."""
     safety: Literal["off", "fail"] = "off"
-    """fail: pictures that the model's own safety checker refuses fail their job."""
+    """`fail` loads the model's own safety checker: a job whose picture it refuses fails with `unsafe_picture`; `off`
+    loads none."""
     controls: dict[RegistryName, ControlSpec] = Field(default_factory=dict)
+    """Control networks, see below."""
     loras: dict[RegistryName, FileSpec] = Field(default_factory=dict)
+    """Low-rank adaptations that passes choose by name, see below."""
     embeddings: dict[EmbeddingWord, FileSpec] = Field(default_factory=dict)
-    """Textual inversions, by the word that stands for them in prompts."""
+    """Textual inversions that prompts use by their word, see below."""
 
     @model_validator(mode="after")
     def _fits_task(self) -> Self:
@@ -138,7 +145,7 @@ class Registry(Frozen):
             document = tomllib.loads(file.read_text(encoding="utf-8"))
         except OSError as error:
             raise SettingsError(
-                f"model registry {file}: {error.strerror}; set OVERPAINT_REGISTRY to a TOML file"
+                f"model registry {file.absolute()}: {error.strerror}; set OVERPAINT_REGISTRY to a TOML file"
             ) from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise SettingsError(f"model registry {file} is not TOML: {error}") from None
@@ -146,7 +153,7 @@ class Registry(Frozen):
             registry = cls.model_validate(document)
         except ValidationError as error:
             raise SettingsError(f"model registry {file}: {explain(error)}") from None
-        return cls(models={name: _rooted(spec, file.parent.absolute()) for name, spec in registry.models.items()})
+        return cls(models=_all_rooted(registry.models, file.parent.absolute()))
 
     @classmethod
     def embedded(cls) -> Registry:
@@ -171,6 +178,18 @@ class Registry(Frozen):
         except KeyError:
             known = ", ".join(sorted(self.models))
             raise UnknownModel(f"model {name!r} is not in this worker's registry, which has {known}") from None
+
+
+def _all_rooted(models: Mapping[str, ModelSpec], folder: Path) -> dict[str, ModelSpec]:
+    rooted, wrong = {}, []
+    for name, spec in models.items():
+        try:
+            rooted[name] = _rooted(spec, folder)
+        except SettingsError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise SettingsError("; ".join(wrong))
+    return rooted
 
 
 def _rooted(spec: ModelSpec, folder: Path) -> ModelSpec:

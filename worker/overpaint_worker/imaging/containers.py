@@ -39,23 +39,6 @@ class Parts:
     """The first part that display needs and whose checksum is wrong (PNG only)."""
 
 
-def sniff(data: bytes) -> str | None:
-    """The format by its first bytes: png, jpeg, webp, gif, bmp, tiff, or None for anything else."""
-    if data.startswith(PNG_MAGIC):
-        return "png"
-    if data.startswith(b"\xff\xd8\xff"):
-        return "jpeg"
-    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-        return "webp"
-    if data.startswith((b"GIF87a", b"GIF89a")):
-        return "gif"
-    if data.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
-        return "tiff"
-    if data.startswith(b"BM") and data[14:18] in (struct.pack("<I", n) for n in (12, 40, 52, 56, 64, 108, 124)):
-        return "bmp"
-    return None
-
-
 def read_png(data: bytes) -> Parts:
     """The chunks of a PNG up to IEND (PNG specification, section 5), ancillary ones with a wrong checksum left out."""
     parts: list[Part] = []

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from PIL import Image, TiffImagePlugin
 
+from overpaint_common.formats import sniff
 from overpaint_worker.imaging import exif, xmp
 from overpaint_worker.imaging.containers import (
     APP0,
@@ -18,7 +19,6 @@ from overpaint_worker.imaging.containers import (
     Part,
     Parts,
     read_parts,
-    sniff,
     write_parts,
 )
 

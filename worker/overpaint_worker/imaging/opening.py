@@ -27,7 +27,8 @@ from overpaint_common.errors import (
     SourceTooLarge,
     SourceTruncated,
 )
-from overpaint_worker.imaging.containers import SOS, Part, read_parts, sniff
+from overpaint_common.formats import sniff
+from overpaint_worker.imaging.containers import SOS, Part, read_parts
 from overpaint_worker.imaging.metadata import private_kinds, strip
 
 # The only decoders a source ever reaches. They are called by name rather than through Image.open, which would try

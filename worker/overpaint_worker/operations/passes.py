@@ -12,7 +12,7 @@ from PIL import Image, ImageChops
 from overpaint_common.errors import NotServed
 from overpaint_common.fleet import ModelCard, model_of, running_steps
 from overpaint_common.job import Job
-from overpaint_common.passes import Edit, Img2Img, Inpaint, MatchColor, Painting, Pass, Upscale
+from overpaint_common.passes import Edit, Img2Img, Inpaint, MatchColor, Painting, Pass, Upscale, changes_nothing
 from overpaint_common.result import ModelInfo, PassRun, WarningNote
 from overpaint_worker.engine.calls import Painted
 from overpaint_worker.engine.engine import Engine
@@ -48,7 +48,7 @@ class Outcome:
 
 def is_passthrough(job: Job) -> bool:
     """Whether no pass changes anything: the job costs no model and no resize."""
-    return all(map(_changes_nothing, job.passes))
+    return all(map(changes_nothing, job.passes))
 
 
 def passthrough_runs(job: Job, variant: int) -> tuple[PassRun, ...]:
@@ -68,7 +68,7 @@ def run_passes(job: Job, inputs: Inputs, cards: Mapping[str, ModelCard], engine:
     warnings: dict[WarningNote, None] = {}
     rows, seconds = 0, 0.0
     for index, p in enumerate(job.passes):
-        if _changes_nothing(p):
+        if changes_nothing(p):
             for variant in variants:
                 variant.runs.append(_untouched(p, variant.index))
         elif isinstance(p, MatchColor):
@@ -178,19 +178,6 @@ def _recolour(p: MatchColor, variant: Variant, inputs: Inputs) -> None:
     variant.picture = continued(variant.picture, matched, box)
     seconds = round(time.monotonic() - began, 6)
     variant.runs.append(PassRun(op=p.op, steps=0, effective_steps=0, start_step=0, seconds=seconds))
-
-
-def _changes_nothing(p: Pass) -> bool:
-    match p:
-        case Img2Img():
-            return p.strength == 0 and p.enlarge == 1
-        case Inpaint():
-            return p.strength == 0
-        case MatchColor():
-            return p.amount == 0
-        case Upscale() | Edit():
-            return False
-    assert_never(p)
 
 
 def _run(p: Painting, variant: int, painted: Painted) -> PassRun:

@@ -1,4 +1,7 @@
-"""The pictures of docs/operations.md, made by running the page's own jobs and commands: `python -m tools.gallery`."""
+"""The pictures of the pages about operations and strength, made by running the pages' own jobs and commands.
+
+python -m tools.gallery
+"""
 
 from __future__ import annotations
 
@@ -24,10 +27,11 @@ from overpaint_producer.local.scene import SIDE, draw_scene
 from overpaint_producer.local.stack import LocalStack
 from overpaint_producer.sheet import Row, Tile, contact_sheet, save_sheet
 
-PAGE = Path(__file__).parent.parent / "docs" / "operations.md"
-GALLERY = PAGE.parent / "gallery"
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = (*sorted((DOCS / "operations").glob("*.md")), DOCS / "strength.md")
+GALLERY = DOCS / "gallery"
 INPUTS, OUTPUTS = "s3://photos/", "s3://pictures/"
-"""Where the page's jobs read and write."""
+"""Where the pages' jobs read and write."""
 MODEL = "overpaint-mini"
 MARK = "XML:com.adobe.xmp"
 PATIENCE = 300.0
@@ -35,7 +39,7 @@ PATIENCE = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What the page shows a picture of."""
+    """What a page shows a picture of."""
 
     heading: str
 
@@ -47,7 +51,7 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Example(Shown):
-    """One job of the page."""
+    """One job of a page."""
 
     body: dict[str, Any]
 
@@ -64,7 +68,7 @@ class Example(Shown):
 
 @dataclass(frozen=True, slots=True)
 class Drawing(Shown):
-    """One call of the command line on the page, which draws its own picture."""
+    """One call of the command line on a page, which draws its own picture."""
 
     words: tuple[str, ...]
 
@@ -82,7 +86,7 @@ def examples(page: str) -> Iterator[Example]:
 def drawings(page: str) -> Iterator[Drawing]:
     """The calls of a page that draw a picture, in its order."""
     for heading, body in _blocks(page, "sh"):
-        for line in body.splitlines():
+        for line in body.replace("\\\n", " ").splitlines():
             words = shlex.split(line)
             if words[-2:-1] in (["--chart"], ["--sheet"]):
                 yield Drawing(heading, tuple(words))
@@ -91,15 +95,15 @@ def drawings(page: str) -> Iterator[Drawing]:
 def _blocks(page: str, language: str) -> Iterator[tuple[str, str]]:
     """The code blocks in one language, each behind the heading that it stands under."""
     heading = ""
-    parts = rf"^## (?P<heading>[^\n]+)$|^```{language}\n(?P<body>.*?)^```$"
+    parts = r"^##? (?P<heading>[^\n]+)$|^```(?P<language>\w*)\n(?P<body>.*?)^```$"
     for part in re.finditer(parts, page, re.MULTILINE | re.DOTALL):
         heading = part["heading"] or heading
-        if part["body"]:
+        if part["body"] and part["language"] == language:
             yield heading, part["body"]
 
 
 def draw_inputs(folder: Path) -> None:
-    """The pictures that the page's jobs name."""
+    """The pictures that the pages' jobs name."""
     scene = draw_scene()
     scene.save(folder / "house.png")
     wide = Image.new("RGB", (2 * SIDE, SIDE))
@@ -144,12 +148,13 @@ def _tile(uri: str, caption: str) -> Tile:
 @click.command()
 @click.option("--only", default="", help="Examples whose heading has this in it.")
 def main(only: str) -> None:
-    """Run the jobs and the drawing commands of docs/operations.md, and write docs/gallery."""
+    """Run the jobs and the drawing commands of the pages, and write docs/gallery."""
+    text = "\n".join(page.read_text() for page in PAGES)
     GALLERY.mkdir(exist_ok=True)
     with TemporaryDirectory() as folder, LocalStack(Path(folder), environment={}, say=click.echo) as stack:
         draw_inputs(stack.inputs)
         with Producer(stack.settings) as producer:
-            for example in examples(PAGE.read_text()):
+            for example in examples(text):
                 if only.lower() not in example.heading.lower():
                     continue
                 if not example.runs_here:
@@ -159,7 +164,7 @@ def main(only: str) -> None:
                 save_sheet(run(example, producer, stack), sheet)
                 _keep(sheet, example)
         os.environ.update(stack.variables)
-        for drawing in drawings(PAGE.read_text()):
+        for drawing in drawings(text):
             if only.lower() in drawing.heading.lower():
                 _keep(draw(drawing, stack), drawing)
 

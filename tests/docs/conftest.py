@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 
 from overpaint_producer.local.child import Child
+from overpaint_producer.local.scene import draw_scene
 from tests.docs.pages import README, page
+from tools.gallery import draw_inputs
 
 START_LIMIT = 120.0
 ACTIVATE = "source .venv/bin/activate"
@@ -30,6 +32,25 @@ class Newcomer:
     @property
     def local(self) -> Path:
         return self.folder / "overpaint-local"
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The settings that make a program part of the stack."""
+        lines = (self.local / "overpaint.env").read_text().splitlines()
+        words = (shlex.split(line) for line in lines if line.startswith("export "))
+        return dict(word.split("=", 1) for _, word in words)
+
+    def placed(self, example: str) -> str:
+        """An example of a page with this stack's places, and its model, for those of the page."""
+        for shown, here in {
+            "s3://photos/": (self.local / "in" / "photos").as_uri() + "/",
+            "s3://pictures/": (self.local / "out").as_uri() + "/",
+            "s3://my-ledger/": self.variables["OVERPAINT_LEDGER"],
+            "redis://redis.internal:6379/0": self.variables["OVERPAINT_REDIS_URL"],
+            "sdxl": "overpaint-mini",
+        }.items():
+            example = example.replace(shown, here)
+        return example
 
     def shell(self, script: str) -> subprocess.CompletedProcess[str]:
         """Run a script as typed in that folder, but for the line that activates an installation: this one is used."""
@@ -78,6 +99,11 @@ def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Newcomer]:
         while "Ctrl-C here" not in running.tail(30):
             assert running.wait(0.05) is None, running.tail()
             assert time.monotonic() < deadline, running.tail()
-        yield Newcomer(folder)
+        newcomer = Newcomer(folder)
+        photos = newcomer.local / "in" / "photos"
+        photos.mkdir()
+        draw_inputs(photos)
+        draw_scene().save(photos / "cat.jpg")
+        yield newcomer
     finally:
         running.stop(60)

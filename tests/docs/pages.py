@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 import shlex
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 README = ROOT / "README.md"
-PAGES = (README, *sorted(DOCS.glob("*.md")))
+PAGES = (README, *sorted(DOCS.rglob("*.md")))
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"(?<!`)`([^`]+)`(?!`)")
@@ -23,9 +22,19 @@ class Page:
     path: Path
     text: str
 
+    @property
+    def name(self) -> str:
+        """Its path within the repository."""
+        return self.path.relative_to(ROOT).as_posix()
+
+    @property
+    def code(self) -> list[tuple[str, str]]:
+        """Language and content of each of its code blocks, in order."""
+        return _FENCE.findall(self.text)
+
     def blocks(self, language: str) -> list[str]:
         """The contents of its code blocks in one language, in order."""
-        return [body for found, body in _FENCE.findall(self.text) if found == language]
+        return [body for found, body in self.code if found == language]
 
     @property
     def spans(self) -> list[str]:
@@ -44,11 +53,11 @@ class Page:
 
     def section(self, title: str) -> Page:
         """What stands under one heading, up to the next of its level or above."""
-        lines = iter(self.text.splitlines(keepends=True))
-        heading = next(line for line in lines if line.lstrip("#").strip() == title)
-        level = len(heading) - len(heading.lstrip("#"))
-        body = takewhile(lambda line: not 0 < len(line) - len(line.lstrip("#")) <= level, lines)
-        return Page(self.path, "".join(body))
+        # A line of code may begin like a heading.
+        masked = _FENCE.sub(lambda block: re.sub("^#", " ", block[0], flags=re.MULTILINE), self.text)
+        (heading,) = re.finditer(rf"^(#+) {re.escape(title)}$", masked, re.MULTILINE)
+        after = re.compile(rf"^#{{1,{len(heading[1])}}} ", re.MULTILINE).search(masked, heading.end())
+        return Page(self.path, self.text[heading.end() : after.start() if after else None].lstrip("\n"))
 
     @property
     def prose(self) -> str:
@@ -70,10 +79,15 @@ class Page:
 
     def commands(self, program: str) -> list[list[str]]:
         """The arguments of each call of `program` in shell blocks and between backticks."""
-        lines = [line for block in self.blocks("sh") for line in block.splitlines()]
+        lines = [line for block in self.blocks("sh") for line in typed(block)]
         candidates = lines + [span for span in self.spans if span.split()[0] == program]
         words = [shlex.split(line, comments=True) for line in candidates]
         return [line[1:] for line in words if line[:1] == [program]]
+
+
+def typed(block: str) -> list[str]:
+    """The lines of a shell block, those that go on after a backslash made one."""
+    return block.replace("\\\n", " ").splitlines()
 
 
 def page(path: Path) -> Page:

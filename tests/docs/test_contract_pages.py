@@ -8,8 +8,10 @@ import hmac
 import inspect
 import json
 import re
+import tomllib
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, get_args, get_origin
 
@@ -20,8 +22,8 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from standardwebhooks import Webhook
 
-from overpaint_common import dead, errors, wire
-from overpaint_common.errors import OverpaintError
+from overpaint_common import dead, naming, wire
+from overpaint_common.configuration import FILE_VARIABLE
 from overpaint_common.job import Job, Output
 from overpaint_common.keys import LedgerKeys, picture, result_copy
 from overpaint_common.live import FINAL_STATES, JobState, Progress
@@ -33,19 +35,20 @@ from overpaint_common.settings import AccessSettings, Settings
 from overpaint_common.signing import verify
 from overpaint_common.webhooks import MAKE_SECRET, WebhookEvent, verify_webhook
 from overpaint_producer.cli import main
-from overpaint_worker.cli import worker as worker_command
 from overpaint_worker.engine.registry import ModelSpec
 from overpaint_worker.messages import MAX_MESSAGE_BYTES
 from overpaint_worker.retry import BLOCKED, OUTAGE_ATTEMPTS, RULES, Backoff, Rule
 from overpaint_worker.settings import KeeperSettings, WorkerSettings
 from overpaint_worker.submissions import named_job, signed_job
 from tests.docs.pages import DOCS, ROOT, page
+from tools.errors_page import tree
+from tools.settings_page import written
 
 SETTINGS, ERRORS, PROTOCOL = page(DOCS / "settings.md"), page(DOCS / "errors.md"), page(DOCS / "protocol.md")
 ARCHITECTURE = page(DOCS / "architecture.md")
 JOB, MORE, MESSAGE, SIGNED, RECORD, EVENT = (json.loads(block) for block in PROTOCOL.blocks("json"))
 
-_READ_DIRECTLY = re.compile(r'environ\.get\("(OVERPAINT_\w+)"(?:, "(\w*)")?\)')
+_READ_DIRECTLY = re.compile(r'environ(?:\.get\(|\[)"(OVERPAINT_\w+)"')
 
 
 def shown(field: FieldInfo) -> str:
@@ -72,25 +75,28 @@ def choices(annotation: Any) -> set[str]:
     return {choice for part in get_args(annotation) for choice in choices(part)}
 
 
-def read_past_the_settings() -> dict[str, str]:
-    """Variables that the code takes from the environment by name, with their defaults."""
-    found: dict[str, str] = {}
-    for source in (file for part in ("common", "producer", "worker") for file in (ROOT / part).rglob("*.py")):
-        found.update(_READ_DIRECTLY.findall(source.read_text()))
-    return found
+def read_past_the_settings() -> set[str]:
+    """Variables that the code takes from the environment by name."""
+    sources = (file for part in ("common", "producer", "worker") for file in (ROOT / part).rglob("*.py"))
+    return {name for source in sources for name in _READ_DIRECTLY.findall(source.read_text())}
 
 
 def test_settings_lists_every_variable_with_its_default() -> None:
-    """Given all that the code reads from the environment, when the tables are read, then they agree."""
-    direct = read_past_the_settings()
-    internal = {"OVERPAINT_DEVICE", "OVERPAINT_PARENT_PIPE"}
-    expected = {f"OVERPAINT_{name.upper()}": shown(field) for name, field in WorkerSettings.model_fields.items()}
-    expected |= {name: default for name, default in direct.items() if name not in internal}
-    expected |= {str(option.envvar): str(option.default) for option in worker_command.params if option.envvar}
+    """Given all that the programs read, when the tables are read, then they agree."""
     rows = SETTINGS.rows("variable")
-    assert {row[0]: row[1] for row in rows} == expected
+    assert {row[0]: row[1] for row in rows} == {
+        f"OVERPAINT_{name.upper()}": shown(field) for name, field in WorkerSettings.model_fields.items()
+    }
     assert len({row[0] for row in rows}) == len(rows)
-    assert internal <= direct.keys()
+
+
+def test_no_setting_is_read_past_the_classes() -> None:
+    """Given the code, when it is searched for variables read by name, then they are the supervisor's for its children.
+
+    A setting that is read so would not count where the file gives it.
+    """
+    internal = {"OVERPAINT_DEVICE", "OVERPAINT_PARENT_PIPE"}
+    assert read_past_the_settings() == internal
     assert all(f"`{name}`" in SETTINGS.text for name in internal)
 
 
@@ -109,9 +115,32 @@ def test_each_setting_stands_under_those_who_read_it(
     """Given the classes of settings, when a section is read, then it has just the fields that its class adds."""
     added = set(kind.model_fields) - set(parent.model_fields if parent else ())
     expected = {f"OVERPAINT_{name.upper()}" for name in added}
-    if kind is WorkerSettings:
-        expected |= {str(option.envvar) for option in worker_command.params if option.envvar}
     assert {row[0] for row in SETTINGS.section(heading).rows("variable")} == expected
+
+
+def test_the_tables_of_settings_are_of_the_classes() -> None:
+    """Given the settings classes and the registry's, when their tables are made again, then the page has them so."""
+    assert written(SETTINGS.text) == SETTINGS.text
+    assert len(SETTINGS.rows("variable")) + len(SETTINGS.rows("key")) == len(
+        WorkerSettings.model_fields | {f"models.{name}": field for name, field in ModelSpec.model_fields.items()}
+    )
+
+
+def test_the_file_on_the_settings_page_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given the page's file with the handbook's registry beside it, when a worker reads it, then it has each value."""
+    (example,) = [block for block in SETTINGS.section("The file").blocks("toml") if "ledger" in block]
+    (registry,) = (block for block in page(DOCS / "handbook.md").blocks("toml") if "[models." in block)
+    (tmp_path / "overpaint.toml").write_text(example)
+    (tmp_path / "models.toml").write_text(registry)
+    monkeypatch.setenv(FILE_VARIABLE, str(tmp_path / "overpaint.toml"))
+    monkeypatch.setenv("OVERPAINT_WEBHOOK_SECRET", f"whsec_{base64.b64encode(bytes(32)).decode()}")
+    settings = WorkerSettings.load()
+    given = tomllib.loads(example)
+    assert len(given) > 10
+    found = {name: getattr(settings, name) for name in given}
+    assert found.pop("redis_url").get_secret_value() == given.pop("redis_url")
+    assert found.pop("registry") == tmp_path / given.pop("registry")
+    assert found == {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
 
 
 def test_the_settings_page_makes_a_secret_as_the_messages_do() -> None:
@@ -138,17 +167,20 @@ def test_the_registry_table_lists_every_key_with_its_default() -> None:
     }
 
 
-def error_tree() -> list[type[OverpaintError]]:
-    return [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, OverpaintError)]
+def test_every_error_says_itself_what_it_means_and_what_to_do() -> None:
+    """Given the error tree, from which the page's tables are made, when a class is read, then nothing is inherited."""
+    kinds = tree()
+    assert [
+        kind.code for kind in kinds if not {"__doc__", "code", "remedy"} <= vars(kind).keys() or not kind.__doc__
+    ] == []
+    sentences = [text for kind in kinds for text in (" ".join((kind.__doc__ or "").split()), kind.remedy)]
+    assert [text for text in sentences if not re.fullmatch(r"[A-Z][^|\n]+\.", text)] == []
 
 
-def test_errors_lists_every_code_with_its_class_and_whether_to_retry() -> None:
-    """Given the error tree, when the tables are read, then codes, classes and answers agree, and each has a remedy."""
-    rows = [row for row in ERRORS.rows("code") if len(row) == 5]
-    assert sorted((code, name, retry) for code, name, _, retry, _ in rows) == sorted(
-        (kind.code, kind.__name__, "yes" if kind.retryable else "no") for kind in error_tree()
-    )
-    assert all(meaning and remedy for _, _, meaning, _, remedy in rows)
+def test_every_error_stands_in_one_table_of_the_page() -> None:
+    """Given the page, when the first column of its tables is read, then it has each code with its class once."""
+    shown = [row[0] for row in ERRORS.rows("code and class")]
+    assert sorted(shown) == sorted(f"`{kind.code}` `{kind.__name__}`" for kind in tree())
 
 
 def paused(backoff: Backoff) -> list[str]:
@@ -162,7 +194,7 @@ def test_errors_lists_how_each_is_tried_again() -> None:
     """Given the worker's rules, when the table is read, then it has just these codes, with kind and pauses."""
     rules: Mapping[str, Rule] = {error.code: rule for error, rule in RULES.items()}
     section = ERRORS.section("Tried again")
-    codes = {error.code for error in error_tree()}
+    codes = {error.code for error in tree()}
     rows = {row[0]: row[1:] for row in section.rows("error")}
     assert {name for name in rows if name in codes} == rules.keys()
     for code, rule in rules.items():
@@ -239,7 +271,7 @@ def test_the_webhook_of_the_protocol_page_is_that_of_its_record_and_signed() -> 
     record = Result.model_validate(RECORD)
     assert body.encode() == WebhookEvent.of(record, str(result_copy(record.job))).body()
     (block,) = PROTOCOL.blocks("http")
-    headers = dict(line.split(": ", 1) for line in block.splitlines())
+    headers = dict(line.split(": ", 1) for line in block.splitlines()[1:])
     (secret,) = re.findall(r"`(whsec_[^`]{30,})`", PROTOCOL.prose)
     sent = datetime.fromtimestamp(int(headers["webhook-timestamp"]), UTC)
     assert headers["webhook-id"] == EVENT["id"]
@@ -274,7 +306,7 @@ def test_the_architecture_page_names_the_keys_of_the_ledger() -> None:
         source="s3://bucket/source",
         model="m",
         passes=(Img2Img(),),
-        output=Output(prefix="s3://bucket/out/"),
+        output=Output(prefix="s3://bucket/out/", name="<name>.{format}"),
     )
     written = [
         keys.request(job.id),
@@ -284,6 +316,7 @@ def test_the_architecture_page_names_the_keys_of_the_ledger() -> None:
         *(keys.dead(kind, NAMES_OF_THE_DEAD[kind]) for kind in dead.KINDS),
         keys.root.join("probe", "<random>"),
         picture(job, 0, "<attempt>"),
+        naming.published(job, 0),
         result_copy(job),
     ]
     spelled = [
@@ -293,8 +326,17 @@ def test_the_architecture_page_names_the_keys_of_the_ledger() -> None:
         .replace("/0-", "/<variant>-")
         .replace(".png", ".<format>")
         for key in written
+        if key is not None
     ]
     assert [row[0] for row in ARCHITECTURE.section("3. The ledger").rows("key")] == spelled
+
+
+def test_the_protocol_page_lists_every_placeholder_of_a_name() -> None:
+    """Given what a template may hold, when the page's table is read, then it has a row for each."""
+    assert [row[0] for row in PROTOCOL.rows("placeholder")] == [
+        f"{{{name}}}" for name in (*naming.FIELDS, "label:NAME")
+    ]
+    assert all(f"`{choice}`" in PROTOCOL.text for choice in naming.ENDINGS)
 
 
 def redis_keys(module: ModuleType) -> set[str]:

@@ -1,10 +1,14 @@
-"""The examples of the README and of docs/protocol.md, run as printed against a real stack."""
+"""The shell and Python of all pages, and the messages of docs/protocol.md, run as printed against a real stack."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import json
+import os
+import shlex
+import shutil
+import subprocess
 import time
 import uuid
 from collections.abc import Iterator
@@ -14,18 +18,23 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from click.testing import CliRunner
 from jsonschema import Draft202012Validator
 from PIL import Image, ImageChops, ImageStat
 from redis import Redis
 from standardwebhooks import Webhook
 
 from overpaint_common.schema import schemas
+from overpaint_producer import Producer
+from overpaint_producer.cli import main
 from tests.docs.conftest import Newcomer
-from tests.docs.pages import DOCS, README, page
+from tests.docs.pages import DOCS, README, page, typed
+from tests.docs.snippets import calls_of_the_command_line, to_run
 from tests.support.stack import eventually
 
 PROTOCOL = page(DOCS / "protocol.md")
-SINGLE, RECEIVE, LOOP = page(README).blocks("python")
+SINGLE, LOOP = page(README).blocks("python")
+(RECEIVE,) = (block for block in page(DOCS / "producer.md").blocks("python") if "def receive(" in block)
 JOB, MORE, MESSAGE, SIGNED, *_ = (json.loads(block) for block in PROTOCOL.blocks("json"))
 LONG = {"passes": [{"op": "img2img", "prompt": "a cat in snow", "strength": 1, "steps": 200}], "variants": 4}
 """Changes of a job that make it last for many seconds."""
@@ -52,7 +61,7 @@ def test_strengths_are_shown_and_a_job_repeated(newcomer: Newcomer) -> None:
     (block,) = [block for block in page(README).blocks("sh") if "overpaint sweep" in block]
     job = json.loads(newcomer.shell(submit.replace("--wait", "--wait --json")).stdout.splitlines()[-1])["id"]
 
-    done = newcomer.shell(f"source overpaint-local/overpaint.env\n{block.replace('JOB', job)}")
+    done = newcomer.shell(f"source overpaint-local/overpaint.env\nJOB={job}\n{block}")
 
     assert done.returncode == 0, done.stderr
     assert "6 of 6 painted" in done.stdout
@@ -76,7 +85,7 @@ def test_the_python_example_makes_a_picture(newcomer: Newcomer) -> None:
 def test_the_receiver_takes_what_is_signed_and_nothing_else(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Given the README's receiver, when a genuine webhook comes and a changed one, then it tells them apart."""
+    """Given the page's receiver, when a genuine webhook comes and a changed one, then it tells them apart."""
     key = bytes(range(32))
     monkeypatch.setenv("OVERPAINT_WEBHOOK_SECRET", "whsec_" + base64.b64encode(key).decode())
     names: dict[str, Any] = {}
@@ -153,7 +162,7 @@ def test_the_message_of_the_protocol_page_becomes_a_finished_job(newcomer: Newco
     fields = {row[0] for row in PROTOCOL.rows("field")}
     status = f"overpaint:status:{job['id']}"
     eventually(lambda: redis.hget(status, "state") == "succeeded", "the live status ends")
-    assert set(redis.hgetall(status)) == fields
+    assert set(redis.hgetall(status)) == fields | {"about"}
     events: Any = redis.xrange(f"overpaint:events:{job['id']}")
     moments = [moment for _, moment in events]
     assert all(set(moment) == fields for moment in moments)
@@ -262,3 +271,74 @@ def test_the_models_of_the_fleet_are_listed_as_the_page_says(redis: Redis) -> No
     card = json.loads(redis.hgetall("overpaint:models")["overpaint-mini"])
     named = {"operations", "native_size", "default_steps", "default_guidance_scale", "max_steps", "reads", "writes"}
     assert named <= card.keys()
+
+
+def node() -> str:
+    """Where it is; skips where it is not, and fails in CI."""
+    found = shutil.which("node")
+    if found is None and os.environ.get("CI"):
+        pytest.fail("node is missing, and CI has to have it")
+    return found or pytest.skip("the page's producer is written for node")
+
+
+def test_the_producer_in_another_language_gets_its_pictures(newcomer: Newcomer, tmp_path: Path) -> None:
+    """Given the page's program and its job, when node runs it against this stack, then a record and pictures follow."""
+    (program,) = PROTOCOL.blocks("js")
+    (tmp_path / "producer.mjs").write_text(program)
+    job = localised(newcomer, id="from-another-language")
+    redis = urlsplit(newcomer.variables["OVERPAINT_REDIS_URL"])
+
+    done = subprocess.run(
+        [node(), "producer.mjs"],
+        cwd=tmp_path,
+        input=json.dumps(job),
+        env={**os.environ, "REDIS_HOST": str(redis.hostname), "REDIS_PORT": str(redis.port)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    state, result = done.stdout.split()
+    assert state == "succeeded"
+    eventually(file_of(result).exists, "the owner's copy")
+    record = json.loads(file_of(result).read_text())
+    assert record["job_id"] == job["id"]
+    steps = record["variants"][0]["passes"][0]["effective_steps"]
+    assert f"running denoise {steps}/{steps}" in done.stderr
+
+
+@pytest.fixture
+def here(newcomer: Newcomer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Newcomer]:
+    """This process in the newcomer's folder with the stack's settings; jobs that are left over are cancelled."""
+    monkeypatch.chdir(newcomer.folder)
+    for name, value in newcomer.variables.items():
+        monkeypatch.setenv(name, value)
+    yield newcomer
+    with Producer() as producer:
+        for marker in (newcomer.local / "ledger" / "open").glob("*/*/*"):
+            producer.handle(marker.name).cancel()
+
+
+@pytest.mark.parametrize("name", to_run("sh"))
+def test_what_a_page_tells_to_type_works(here: Newcomer, name: str) -> None:
+    """Given a running stack, when the shell blocks of a page are typed in their order, then none fails."""
+    for block in to_run("sh")[name]:
+        script = here.placed(block)
+        if calls_of_the_command_line(block):
+            for line in typed(script):
+                ran = CliRunner().invoke(main, shlex.split(line)[1:])
+                assert ran.exit_code == 0, (line, ran.output)
+            continue
+        if typed(block)[-1].startswith("export "):
+            script += "overpaint settings keeper\n"
+        done = here.shell(f"source overpaint-local/overpaint.env\n{script}")
+        assert done.returncode == 0, (script, done.stdout, done.stderr)
+
+
+@pytest.mark.parametrize("name", to_run("python"))
+def test_the_python_of_a_page_runs(here: Newcomer, name: str) -> None:
+    """Given a running stack, when the Python blocks of a page run as one program, then it comes to its end."""
+    program = here.placed("\n".join(to_run("python")[name]))
+    exec(compile(program, name, "exec"), {"__name__": "__main__"})

@@ -143,7 +143,7 @@ ERRORS = {
     f"trying for {RETRY_FOR:g} seconds (`retry_for`)",
     f"`max_attempts` ({TRIES})",
     f"after the {ORDINALS[SUSPECT_AT]} the job runs alone, after the {ORDINALS[GIVE_UP_AT]} it is given up",
-    f"{WORDS[GIVE_UP_AT]} workers died",
+    f"{WORDS[GIVE_UP_AT].capitalize()} workers died",
     where(
         UPLOAD_PATIENCE == 60,
         f"pictures for a minute and putting the record for {WORDS[int(COMMIT_PATIENCE / MINUTE)]}",
@@ -172,7 +172,7 @@ OVERVIEW = {
         ("docs/errors.md", "Errors", ERRORS),
         ("docs/protocol.md", "5. Be told of the end", WEBHOOKS),
         ("docs/settings.md", "Settings", SETTINGS),
-        ("README.md", "You run the workers", OVERVIEW),
+        ("docs/handbook.md", "Start, stop, scale", OVERVIEW),
     ],
 )
 def test_the_figures_in_the_pages_are_those_of_the_code(file: str, heading: str, sentences: set[str]) -> None:

@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long faults faults-long check lint types imports audit licences format schema bench bench-engine bench-gpu bench-system clean
+.PHONY: help demo docs deploy-lint test test-long faults faults-long check lint types imports audit licences format schema settings bench bench-engine bench-gpu bench-system clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -15,7 +15,7 @@ demo: $(VENV)/.runtime ## Repaint a picture at several strengths with everything
 	$(BIN)/overpaint demo
 
 test: $(VENV)/.dev ## Run the tests (under 8 minutes)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not long and not gpu and not faults"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not long and not gpu and not faults"
 
 faults: $(VENV)/.dev ## Break things and see that no job is lost (under 5 minutes)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "faults and not long" tests/faults
@@ -26,7 +26,7 @@ faults-long: $(VENV)/.dev ## The same at random for half an hour, with a report 
 test-long: $(VENV)/.dev ## Run all the tests, the long ones too
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not gpu"
 
-check: lint types imports audit licences ## Linters, types, the rules of the layout, known holes, licences
+check: lint types imports audit licences docs deploy-lint ## Linters, types, the layout, known holes, licences, pages, images
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -34,6 +34,7 @@ lint: $(VENV)/.dev
 
 types: $(VENV)/.dev
 	$(BIN)/mypy
+	$(BIN)/mypy docker/*.py
 
 imports: $(VENV)/.dev
 	$(BIN)/lint-imports
@@ -44,6 +45,17 @@ audit: $(VENV)/.dev
 licences: $(VENV)/.dev
 	@$(BIN)/python -m tools.licences
 
+docs: $(VENV)/.dev ## Build the pages of docs/ as HTML, and check their links
+	@$(BIN)/python -m tools.errors_page
+	@$(BIN)/python -m tools.cli_page
+	@$(BIN)/python -m tools.settings_page
+	$(BIN)/sphinx-build -W --keep-going --nitpicky --quiet --builder html --conf-dir docs . build
+	@! grep -rEoh '<(script|link|img)[^>]*(src|href)="https?://[^"]*"' build --include='*.html'
+	@echo "build/docs/index.html"
+
+deploy-lint: $(VENV)/.dev ## Lint the Dockerfiles, the compose file and the Kubernetes manifests
+	$(BIN)/python -m pytest -q tests/infra/test_lint.py
+
 format: $(VENV)/.dev ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -51,8 +63,13 @@ format: $(VENV)/.dev ## Format the code
 schema: $(VENV)/.dev ## Write the JSON Schemas of the contract again
 	$(BIN)/python -m overpaint_common.schema
 
+settings: $(VENV)/.dev ## Write the tables of docs/settings.md again
+	$(BIN)/python -m tools.settings_page --write
+
 bench: $(VENV)/.dev ## Measure the system's own costs
 	$(BIN)/python -m bench.overhead
+	$(BIN)/python -m bench.submission
+	$(BIN)/python -m bench.asyncio_waits
 	$(BIN)/python -m bench.memory
 	$(BIN)/python -m bench.recovery
 
@@ -66,7 +83,7 @@ bench-system: $(VENV)/.dev ## Measure the whole system beside a naive Celery tas
 	$(BIN)/python -m bench.system
 
 clean: ## Remove what the commands above made
-	rm -rf $(VENV) overpaint-demo overpaint-local faults-report .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build overpaint-demo overpaint-local faults-report .mypy_cache .ruff_cache .pytest_cache
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

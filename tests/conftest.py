@@ -6,11 +6,14 @@ import pytest
 
 from tests.support.s3 import S3Server, s3_server
 
+LONG = frozenset({"system", "docs", "infra", "test_demo.py", "test_up.py", "test_keeper.py", "test_alone.py"})
+"""Folders and files whose tests start programs, and wait for them."""
+
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest first: processes that share the tests are given whole files, and should end together."""
-    items.sort(key=lambda item: "system" not in item.path.parts)
+    items.sort(key=lambda item: LONG.isdisjoint({*item.path.parts, item.path.name}))
 
 
 @pytest.fixture(scope="session")

@@ -216,24 +216,28 @@ class Oracle:
             if len(outputs) != wanted:
                 violations.append(Violation("record wrong", job, f"{len(outputs)} pictures, not {wanted}", final=True))
             for output in outputs:
-                key = output["uri"].removeprefix(f"s3://{self._bucket}/")
-                expected.add(key)
-                violations += self._check_output(key, output, present.get(key))
+                for what, uri in (("picture", output["uri"]), ("published copy", output.get("published"))):
+                    if uri is not None:
+                        key = uri.removeprefix(f"s3://{self._bucket}/")
+                        expected.add(key)
+                        violations += self._check_output(what, key, output, present.get(key))
         extra = sorted(present.keys() - expected)
         return [*violations, *(Violation("left among the pictures", key, "no record names it") for key in extra)]
 
-    def _check_output(self, key: str, output: Mapping[str, Any], etag: str | None) -> Iterator[Violation]:
+    def _check_output(self, what: str, key: str, output: Mapping[str, Any], etag: str | None) -> Iterator[Violation]:
+        # Copies are made after the record.
+        final = what == "picture"
         if etag is None:
-            yield Violation("picture missing", key, "named by its record", final=True)
+            yield Violation(f"{what} missing", key, "named by its record", final=final)
             return
         try:
             body = self._body(key, etag)
         except self._client.exceptions.NoSuchKey:
-            yield Violation("picture missing", key, "deleted since it was listed")
+            yield Violation(f"{what} missing", key, "deleted since it was listed")
             return
         digest = hashlib.sha256(body).hexdigest()
         if (digest, len(body)) != (output["sha256"], output["size"]):
-            yield Violation("picture differs", key, f"sha256 {digest}, recorded {output['sha256']}", final=True)
+            yield Violation(f"{what} differs", key, f"sha256 {digest}, recorded {output['sha256']}", final=final)
 
     def _painted(self) -> Iterable[tuple[str, set[str]]]:
         """Jobs, with the attempts that stored a picture of them."""

@@ -77,6 +77,11 @@ class Stage(Stack):
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
+    def publishing(self) -> Output:
+        """An output whose pictures are published, each under a name of its own."""
+        return Output(prefix=self.output, name="published/{id}/{stem}-{variant}.png")
+
+    @property
     def s3(self) -> RecordingProxy:
         return cast(RecordingProxy, self.proxy)
 

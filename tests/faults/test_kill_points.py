@@ -13,7 +13,7 @@ def test_a_worker_killed_at_any_point_costs_nobody_a_job(play: Stage, point: str
     once = play.once()
     play.arm(f"{point}=kill{once}")
 
-    handles = play.submit_many(6, variants=2, webhook=f"{play.receiver.url}/done")
+    handles = play.submit_many(6, variants=2, output=play.publishing, webhook=f"{play.receiver.url}/done")
 
     verdict = play.judge().require()
     assert play.acted(once), f"nobody was killed at {point}"

@@ -21,7 +21,7 @@ ONE_LOOK = 0.0
 def ended(shared_stage: Stage) -> Stage:
     """A stage on which one job has ended well."""
     with shared_stage.crews(1, OVERPAINT_KEEPER="false"):
-        shared_stage.submit(shared_stage.job(variants=2))
+        shared_stage.submit(shared_stage.job(variants=2, output=shared_stage.publishing))
         verdict = shared_stage.judge().require()
         assert verdict.ends == {"succeeded": 1}
         assert (verdict.computed_twice, verdict.stale_tickets) == (0, 0)
@@ -85,6 +85,8 @@ def alter(part: str) -> Callable[[Stage], None]:
         (alter("/record.json"), "record changed"),
         (delete("/0-"), "picture missing"),
         (alter("/0-"), "picture differs"),
+        (delete("out/published/"), "published copy missing"),
+        (alter("out/published/"), "published copy differs"),
         (delete("/result.json"), "copy missing"),
         (alter("/result.json"), "copy differs"),
         (add("out/<job>/0-0123456789ab.png"), "left among the pictures"),

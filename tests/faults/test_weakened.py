@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from overpaint_common import wire
 from overpaint_producer import JobHandle
 from tests.faults.crew import Crew
 from tests.faults.stage import BOUND, Stage, stage
@@ -41,7 +42,11 @@ def freeze_before_the_commit(play: Stage, crews: list[Crew]) -> None:
 
 
 def kill_during_the_commit(play: Stage, crews: list[Crew]) -> None:
-    """A worker is killed while the store keeps it waiting for the answer to its commit."""
+    """A worker is killed while the store keeps it waiting for the answer to its commit.
+
+    The keeper's first look through the ledger, after which it knows this Redis, would queue a forgotten job by chance.
+    """
+    eventually(lambda: bool(play.direct.exists(wire.EPOCH_KEY)), "the keeper's first look through the ledger")
     commit = play.s3.on(requests("PUT", "/record.json"), hang(30), times=1)
     handle = play.submit()
     eventually(lambda: commit.hits == 1, "a commit under way")

@@ -33,7 +33,7 @@ def test_a_worker_that_sleeps_past_its_lease_and_wakes_up_does_no_harm(
     stands and all its slots are free again."""
     once = play.once()
     play.arm(f"{point}=stop{once}")
-    handle = play.submit(play.job(variants=2))
+    handle = play.submit(play.job(variants=2, output=play.publishing))
     eventually(lambda: play.acted(once), "a worker stopped")
 
     eventually(lambda: play.ended(handle.id), "the job ended by somebody else")

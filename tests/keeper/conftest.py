@@ -58,7 +58,7 @@ class Place:
         self.backlog = Backlog(self.redis, self.tickets, margin=0.2, aged=0.5)
         finish = Finish(self.ledger, self.dead, store, self.redis)
         self.endings = Endings(self.ledger, finish, self.live, self.leases)
-        self.acceptance = Acceptance(self.ledger, self.live, self.tickets)
+        self.acceptance = Acceptance(self.ledger, self.redis)
 
     def at(self, name: str) -> Reference:
         return Reference.from_path(self.folder / name).as_prefix()

@@ -30,9 +30,14 @@ def test_the_jobs_of_a_silent_worker_are_queued_again(place: Place, keeping: Kee
     """Given a claimed job whose holder falls silent, when its lease has lapsed, then a new ticket waits."""
     job = place.accept()
     place.claim(job)
+    place.paints(job)
     keeping()
     eventually(lambda: place.waiting(job) == 1, "queued again", 6)
     assert place.open_jobs() == [job.id]
+    told = place.live.progress(job.id)
+    assert told is not None
+    assert (told.state, told.phase) == ("queued", "")
+    assert place.live.events(job.id, "0", block=0.1)[1][-1] == told
     assert not place.redis.zcard(wire.LEASES_KEY)
 
 

@@ -19,6 +19,7 @@ from tests.support.faults import answer, drop_response, requests
 from tests.support.stack import LIGHT_WORKER, Stack, encoded, eventually, job, picture
 
 
+@pytest.mark.long
 def test_redis_down_at_submission_is_healed_by_the_same_key(idle: Stack) -> None:
     """Given no Redis, when a job is submitted, then its handle says that it waits; submitting again queues it."""
     with idle.producer() as producer:
@@ -77,6 +78,7 @@ def test_storage_down_at_commit_is_waited_out(serving: Stack, producer: Producer
     assert set(serving.keys("out", body.id)) == {"result.json", *named}
 
 
+@pytest.mark.long
 def test_a_source_behind_an_outage_is_fetched_after_it(serving: Stack, producer: Producer) -> None:
     """Given a store that answers 503 for the source, when it recovers, then the job succeeds."""
     body = job(serving, source=serving.put("later.png", encoded(picture())), max_attempts=1)
@@ -100,6 +102,7 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.long
 def test_a_full_disk_ends_in_a_record_that_says_so(idle: Stack, tiny_disk: Path) -> None:
     """Given a local output folder on a disk without a free byte, when the job runs, then its record says what is full.
 
@@ -152,6 +155,7 @@ def test_a_job_under_way_ends_while_redis_is_down(idle: Stack) -> None:
         assert handle.result().attempts == 1
 
 
+@pytest.mark.long
 def test_progress_goes_on_after_a_redis_that_lost_everything(idle: Stack) -> None:
     """Given somebody who follows a job, when Redis ends and comes back empty, then later steps and the end are told."""
     with idle.producer() as producer, idle.worker(LIGHT_WORKER, OVERPAINT_LEASE="2", OVERPAINT_TEST_STEP="0.05"):

@@ -24,6 +24,7 @@ def job(stack: Stack, steps: int = 8, prompt: str = "a blue square", **changes: 
     return stack_job(stack, passes=(Img2Img(prompt=prompt, steps=steps, strength=1),), **changes)
 
 
+@pytest.mark.long
 def test_jobs_of_a_dead_engine_finish_in_the_next_process(idle: Stack) -> None:
     """Given an engine thread that is killed in its steps, when the supervisor replaces the process, then all jobs end.
 
@@ -58,6 +59,7 @@ def test_a_worker_that_is_stopped_finishes_what_it_began(idle: Stack) -> None:
         assert {handle.result().attempts for handle in handles} <= {1, 2}
 
 
+@pytest.mark.long
 def test_a_worker_that_is_stopped_hands_back_what_it_cannot_finish(idle: Stack) -> None:
     """Given jobs that outlast the grace in every slot, when the worker gets SIGTERM, then all are back in the queue.
 
@@ -90,6 +92,7 @@ def test_a_killed_supervisor_takes_its_children_along(idle: Stack) -> None:
         eventually(lambda: not children[0].is_running() or children[0].status() == psutil.STATUS_ZOMBIE, "child ended")
 
 
+@pytest.mark.long
 def test_urgent_jobs_overtake_those_that_wait(idle: Stack) -> None:
     """Given a queue of bulk jobs, when an interactive one comes later, then it starts before those still queued."""
     with idle.producer() as producer:

@@ -13,6 +13,7 @@ from tests.support.stack import LIGHT_WORKER, Stack, job
 from tests.support.tls import certificate, tls_front
 
 
+@pytest.mark.long
 def test_a_job_goes_through_redis_and_s3_over_tls(idle: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Given both servers behind TLS, when their authority is trusted a job succeeds, and otherwise nothing connects."""
     file, context = certificate(tmp_path, "localhost")

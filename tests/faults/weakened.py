@@ -1,8 +1,9 @@
-"""Builds that break a promise on purpose, by which the suite shows that it would notice.
+"""Builds that break a promise on purpose, by which the suite shows that it would notice, or that do without a net.
 
     unconditional_put       the record is put whether or not there is one
     ack_before_commit       the lease is ended and the ticket acknowledged before the record is put
     marker_before_webhook   the open marker is deleted before the webhook is handed over
+    list_after_flush_only   the keeper lists the open jobs after a flush, and not after a pause of its own
 
 A fleet without a keeper needs no weakening: OVERPAINT_KEEPER=false.
 """
@@ -21,6 +22,7 @@ from overpaint_common.result import Result
 from overpaint_common.storage import S3Store
 from overpaint_worker import jobs
 from overpaint_worker.holding import Hold
+from overpaint_worker.keeper.rebuild import Rebuild
 from overpaint_worker.runtime import Runtime
 
 
@@ -50,7 +52,9 @@ def _ack_before_commit() -> None:
 
     def releasing(self: Ledger, result: Result) -> Result:
         runtime, claim = working.runtime, working.hold.claim
-        runtime.holdings._holds.pop(claim.attempt, None)
+        # A renewal under way would take the lease again.
+        with runtime.holdings._renewing:
+            runtime.holdings._holds.pop(claim.attempt, None)
         runtime.leases.done(claim)
         return commit(self, result)
 
@@ -69,6 +73,15 @@ def _marker_before_webhook() -> None:
     _replace(Ledger, "_hand_over", late)
 
 
+def _list_after_flush_only() -> None:
+    run = Rebuild.run
+
+    def seldom(self: Rebuild, *parts: Any, flushed: bool = False) -> int:
+        return run(self, *parts, flushed=True) if flushed else 0
+
+    _replace(Rebuild, "run", seldom)
+
+
 def _replace(owner: Any, name: str, value: Any) -> None:
     assert hasattr(owner, name), f"{owner} has no {name} any more: mend this weakening"
     setattr(owner, name, value)
@@ -78,4 +91,5 @@ WEAKENINGS: Mapping[str, Callable[[], None]] = {
     "unconditional_put": _unconditional_put,
     "ack_before_commit": _ack_before_commit,
     "marker_before_webhook": _marker_before_webhook,
+    "list_after_flush_only": _list_after_flush_only,
 }

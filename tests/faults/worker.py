@@ -45,7 +45,6 @@ def serve_as_child() -> int:
     control = os.environ.get("OVERPAINT_TEST_CONTROL")
     if control:
         obey(Path(control))
-    weaken(name for name in os.environ.get("OVERPAINT_TEST_WEAKENED", "").split(",") if name)
     step = float(os.environ.get("OVERPAINT_TEST_STEP", "0.005"))
     return child.main(loader_of(os.environ.get("OVERPAINT_TEST_MODEL", "light"), step))
 
@@ -65,5 +64,6 @@ def supervise() -> int:
 
 
 if __name__ == "__main__":
+    weaken(name for name in os.environ.get("OVERPAINT_TEST_WEAKENED", "").split(",") if name)
     # As the worker's own end: libraries that hang must not keep the process.
     os._exit(serve_as_child() if sys.argv[1:] == ["child"] else supervise())

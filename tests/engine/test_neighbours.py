@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
@@ -101,7 +102,16 @@ def test_one_that_is_cancelled_takes_nothing_along(shelf: Shelf, moment: int) ->
         if (phase, steps) == ("denoise", moment):
             leaving.cancelled.set()
 
-    leaving = replace(calls[2], seed=99, steps=6, strength=1.0, reproducible=False, on_progress=on_progress)
+    # With an event of its own: it would share that of the call it is made of.
+    leaving = replace(
+        calls[2],
+        seed=99,
+        steps=6,
+        strength=1.0,
+        reproducible=False,
+        on_progress=on_progress,
+        cancelled=Event(),
+    )
     with engine_on(model) as engine:
         futures = [engine.submit(each) for each in (*calls[:4], leaving, *calls[4:])]
         engine.start()

@@ -26,7 +26,9 @@ from overpaint_common.index import Summary
 from overpaint_common.job import Job
 from overpaint_common.ledger import Held, Ledger
 from overpaint_common.live import Live
+from overpaint_common.naming import published
 from overpaint_common.patience import insist
+from overpaint_common.references import Reference
 from overpaint_common.result import Result
 from overpaint_common.tickets import Tickets
 
@@ -124,11 +126,13 @@ class Acceptance:
         settled: list[tuple[Job, str]] = []
         refused: dict[str, OverpaintError] = {}
         digests: dict[str, str] = {}
+        places: dict[Reference, tuple[str, str]] = {}
         for name, job in jobs.items():
             try:
                 settled.append(self._settle(job, fleet))
                 if digests.setdefault(job.id, settled[-1][1]) != settled[-1][1]:
                     raise IdempotencyConflict(f"id {job.id} is given to another job too; give each one of its own")
+                _check_apart(job, name, places)
             except (InvalidJob, ForbiddenReference, ForbiddenWebhook) as error:
                 refused[name] = error
         if refused and len(jobs) == 1:
@@ -178,6 +182,23 @@ def find_model(cards: Mapping[str, ModelCard], name: str) -> ModelCard | None:
         known = ", ".join(sorted(cards))
         raise UnknownModel(f"model {name!r} is not in any worker's registry; the fleet has {known}")
     return cards.get(name)
+
+
+def _check_apart(job: Job, name: str, places: dict[Reference, tuple[str, str]]) -> None:
+    """Raises InvalidJob where a job would publish a picture where another one does, by `places`, which learns its own.
+
+    The same job twice, by its id, is one job.
+    """
+    for variant in range(job.variants):
+        place = published(job, variant)
+        if place is None:
+            return
+        other, id_ = places.setdefault(place, (name, job.id))
+        if id_ != job.id:
+            raise InvalidJob(
+                f"output.name {job.output.name!r} gives {place} to job {other!r} too, and the later picture would "
+                "replace the other; put {id}, or a label that tells them apart, into the name"
+            )
 
 
 def _check_deadline(job: Job, fleet: _Fleet) -> None:

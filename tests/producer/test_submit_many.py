@@ -15,6 +15,7 @@ from overpaint_common.errors import (
     StorageError,
     StrengthTooSmall,
 )
+from overpaint_common.job import Job
 from overpaint_common.passes import Img2Img
 from overpaint_common.seeds import job_id_from_key
 from overpaint_producer import Producer
@@ -102,6 +103,22 @@ def test_one_id_for_two_bodies_is_refused_beforehand(shop: Shop) -> None:
 
     assert [handle.id for handle in shop.producer.submit_many(twice[:2])] == ["order-1234"] * 2
     assert shop.tickets() == ["order-1234"]
+
+
+def test_jobs_that_would_publish_over_each_other_are_refused_beforehand(shop: Shop) -> None:
+    """Given two of three jobs whose pictures get one name, when they are submitted, then the later is named, not sent."""
+
+    def job(number: int, name: str) -> Job:
+        return shop.job(number, source=shop.job(7).source, output=shop.job().output.model_copy(update={"name": name}))
+
+    jobs = {style: job(place, "{stem}-{variant}.png") for place, style in enumerate(("oils", "ink"))}
+
+    with pytest.raises(JobsRefused, match=r"1 of 3 .*job ink: .*picture-7-0\.png to job 'oils' too.*put \{id\}"):
+        shop.producer.submit_many({**jobs, "apart": job(3, "{stem}-{id}.png")})
+
+    assert shop.tickets() == []
+    apart = [job(place, "{label:number}/{stem}.png") for place in range(3)]
+    assert len(shop.producer.submit_many([*apart, apart[0]])) == 4
 
 
 def test_another_body_under_the_same_key_is_a_conflict_of_that_job_only(shop: Shop) -> None:

@@ -276,6 +276,22 @@ def test_cancel_after_the_end_changes_nothing_and_says_so(place: Place, producer
     assert json.loads(place.run("cancel", job_id, "--json").stdout)["state"] == "succeeded"
 
 
+def test_several_jobs_are_cancelled_in_one_call_whatever_became_of_the_others(place: Place, producer: Producer) -> None:
+    """Given a queued job, a finished one and an id of nobody's, when all are cancelled, then each gets its line."""
+    queued, done = (place.submit() for _ in range(2))
+    finish(producer, done)
+    nobody = "0" * 32
+
+    ended = place.run("cancel", done, nobody, queued)
+
+    assert ended.stdout.splitlines() == [f"{done}  too late: the job had succeeded already", f"{queued}  cancelled"]
+    assert f"{nobody}  unknown" in ended.stderr
+    assert "no job" in ended.stderr
+    assert ended.exit_code == 2
+    assert place.run("cancel", queued, done).exit_code == 1
+    assert place.run("cancel", queued, queued).exit_code == 0
+
+
 def _interrupted(process: subprocess.Popen[str]) -> str:
     """What a process says on stderr once Ctrl-C has ended it; where it hangs, the traces of its threads."""
     process.send_signal(signal.SIGINT)

@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from overpaint_common.references import Reference
 from tests.cli.conftest import Place
 
 
@@ -22,8 +23,8 @@ def test_in_a_pipe_each_job_is_one_line_of_tab_separated_fields(place: Place, su
     lines = [line.split("\t") for line in place.run("jobs").stdout.splitlines()]
 
     assert {line[0] for line in lines} == set(submitted)
-    assert all(len(line) == 6 for line in lines)
-    (acme,) = [line for line in lines if line[5] == "customer=acme"]
+    assert all(len(line) == 7 and line[5] == str(Reference.from_path(place.source)) for line in lines)
+    (acme,) = [line for line in lines if line[6] == "customer=acme"]
     assert acme[0] == submitted[0]
     assert acme[1] == "queued"
     assert re.fullmatch(r"\d+[sm]", acme[2])

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import click
 
 from overpaint_producer.cli.display import coloured, emit, moment_as_json, show_moment, show_record
 from overpaint_producer.cli.durations import Duration
-from overpaint_producer.cli.exits import INTERRUPTED, JOB
-from overpaint_producer.cli.options import as_json, find_job, job_id
+from overpaint_producer.cli.exits import INTERRUPTED, JOB, Fault
+from overpaint_producer.cli.options import as_json, find_job, job_id, job_ids
+from overpaint_producer.cli.terminal import tell
 from overpaint_producer.cli.text import printable
+
+AT_ONCE = 16
+"""Jobs that are cancelled side by side."""
 
 LONGEST_URL = 7 * 24 * 60 * 60
 """Seconds that S3 signs for. Written out, so that the help need not wait for the stores to be imported."""
@@ -141,26 +146,44 @@ def result(job_id: str, save: Path | None, urls: bool, expires: int, as_json: bo
 
 
 @click.command()
-@job_id
+@job_ids
 @as_json
-def cancel(job_id: str, as_json: bool) -> None:
-    """End a job, queued or running. It counts as cancelled at once; a worker that has begun it stops at its next step.
+def cancel(job_ids: tuple[str, ...], as_json: bool) -> None:
+    """End jobs, queued or running. They count as cancelled at once; a worker that has begun one stops at its next step.
 
-    Exits 1 if the job had ended in another way already.
+    With several ids prints a line for each, and an id that nobody submitted holds no other up. Exits 1 if a job had
+    ended in another way already, 2 if an id is unknown.
 
     \b
-    Example:
+    Examples:
       overpaint cancel 5ac0f3a24e1c0c6c6b1d1e8e2f7a9b10
+      overpaint jobs --state queued --label album=3 --ids |
+        xargs overpaint cancel
     """
     from overpaint_producer.producer import Producer
 
-    with Producer() as producer:
-        record = find_job(producer, job_id).cancel()
-    if as_json:
-        emit({"id": job_id, "state": record.status})
-    elif record.status == "cancelled":
-        click.echo(coloured("cancelled"))
-    else:
-        click.echo(f"too late: the job had {coloured(record.status)} already")
-    if record.status != "cancelled":
+    def end(job_id: str) -> str | Fault:
+        try:
+            return find_job(producer, job_id).cancel().status
+        except Fault as fault:
+            return fault
+
+    ends: list[str] = []
+    unknown: Fault | None = None
+    with Producer() as producer, ThreadPoolExecutor(AT_ONCE) as pool:
+        for job_id, outcome in zip(job_ids, pool.map(end, job_ids), strict=True):
+            if isinstance(outcome, Fault):
+                unknown = outcome
+                if len(job_ids) > 1:
+                    tell(f"{job_id}  unknown")
+                continue
+            ends.append(outcome)
+            if as_json:
+                emit({"id": job_id, "state": outcome})
+            else:
+                said = "{}" if outcome == "cancelled" else "too late: the job had {} already"
+                click.echo((f"{job_id}  " if len(job_ids) > 1 else "") + said.format(coloured(outcome)))
+    if unknown is not None:
+        raise unknown
+    if any(state != "cancelled" for state in ends):
         raise click.exceptions.Exit(JOB)

@@ -60,15 +60,16 @@ def jobs(
 ) -> None:
     """List the jobs queued lately, the last first, whoever submitted them.
 
-    Each line has the job's id, state, time since it was accepted, steps, model and labels. Redis keeps the list for
-    seven days; what it has lost is still found by its id. With --json each job is one object.
+    Each line has the job's id, state, time since it was accepted and steps, then the source's name, the model and the
+    labels as far as there is room. A pipe gets all of it, tab-separated, and the source whole. Redis keeps the list
+    for seven days; what it has lost is still found by its id. With --json each job is one object.
 
     \b
     Examples:
       overpaint jobs --state queued --state running
       overpaint jobs --state failed --label customer=acme --since 12h
       overpaint jobs --state queued --limit 9999 --ids |
-        xargs -n 1 overpaint cancel
+        xargs overpaint cancel
     """
     from overpaint_producer.producer import Producer
 
@@ -99,23 +100,31 @@ def jobs(
 
 def _show(listing: JobListing) -> None:
     """Columns on a terminal, cut to its width; tab-separated and whole in a pipe, so that `cut` and `awk` can read."""
-    rows = [_cells(job, datetime.now(UTC)) for job in listing]
-    width = columns(sys.stdout)
+    now, width = datetime.now(UTC), columns(sys.stdout)
     if width is None:
-        for row in rows:
-            click.echo("\t".join(row))
+        for job in listing:
+            click.echo("\t".join([*_state(job, now), job.model, one_line(job.source), _labels(job)]))
         return
-    sizes = [max((len(row[place]) for row in rows), default=0) for place in range(5)]
+    rows = [(_state(job, now), _about(job)) for job in listing]
+    sizes = [max(map(len, column)) for column in zip(*(cells for cells, _ in rows), strict=True)]
     room = max(0, width - sum(sizes) - 2 * len(sizes))
-    for row in rows:
-        cells = [cell.ljust(size) for cell, size in zip(row, sizes, strict=False)]
+    for row, about in rows:
+        cells = [cell.ljust(size) for cell, size in zip(row, sizes, strict=True)]
         cells[1] = cells[1].replace(row[1], coloured(row[1]), 1)
-        click.echo("  ".join([*cells, shortened(row[5], room) if room > 3 else ""]).rstrip())
+        click.echo("  ".join([*cells, shortened(about, room) if room > 3 else ""]).rstrip())
 
 
-def _cells(job: ListedJob, now: datetime) -> list[str]:
+def _state(job: ListedJob, now: datetime) -> list[str]:
     moment = job.progress
     steps = f"{moment.step}/{moment.steps}" if moment.steps else "-"
     age = spelled(max(0, int((now - job.accepted_at).total_seconds())))
-    labelled = " ".join(f"{name}={one_line(text)}" for name, text in job.labels.items())
-    return [job.id, job.state, age, steps, job.model, labelled]
+    return [job.id, job.state, age, steps]
+
+
+def _about(job: ListedJob) -> str:
+    name = one_line(job.source.rpartition("/")[2])
+    return "  ".join(part for part in (name, job.model, _labels(job)) if part)
+
+
+def _labels(job: ListedJob) -> str:
+    return " ".join(f"{name}={one_line(text)}" for name, text in job.labels.items())

@@ -30,7 +30,12 @@ def _job_id(context: click.Context, parameter: click.Parameter, value: str) -> s
         raise click.BadParameter(f"{value!r} is no job id; `overpaint submit` prints one", context, parameter) from None
 
 
+def _job_ids(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(_job_id(context, parameter, value) for value in values))
+
+
 job_id = click.argument("job_id", metavar="ID", callback=_job_id, shell_complete=jobs)
+job_ids = click.argument("job_ids", metavar="ID...", nargs=-1, required=True, callback=_job_ids, shell_complete=jobs)
 
 
 def find_job(producer: Producer, job_id: str) -> JobHandle:

@@ -3,7 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/pip --disable-pip-version-check --quiet
+# At a terminal one sees what is fetched; a log is spared it.
+PIP := $(BIN)/pip --disable-pip-version-check $(if $(MAKE_TERMOUT),,--quiet)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo docs deploy-lint test test-long faults faults-long check lint types imports audit licences format schema settings bench bench-engine bench-gpu bench-system clean

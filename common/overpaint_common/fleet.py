@@ -77,6 +77,9 @@ class WorkerCard(Frozen):
     writes: tuple[PrefixUri, ...] = ()
     ledger: PrefixUri | None = None
     """Root of its ledger: producers need the same."""
+    versions: dict[str, str] = {}
+    """Of Overpaint and the libraries that paint, by their names; empty where the card was written before workers told.
+    """
 
 
 def models_of(job: Job) -> tuple[ModelName, ...]:

@@ -130,6 +130,7 @@ def build(
         reads=settings.read,
         writes=settings.write,
         ledger=settings.ledger,
+        versions=software,
     )
     objects = GuardedStore(store, access)
     ledger = Ledger(store, settings.ledger_root)

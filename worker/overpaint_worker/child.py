@@ -60,6 +60,7 @@ def _serve(loader_of: Callable[[Registry, str], Loader] | None) -> int:
     settings = WorkerSettings.load(devices=os.environ.get("OVERPAINT_DEVICE", "cpu"))
     logging.getLogger().setLevel(settings.log_level)
     registry = settings.open_registry()
+    log.info("starting models=%s ledger=%s", ",".join(sorted(registry.models)), settings.ledger)
     device = "cpu" if os.environ.get("OVERPAINT_DEVICE", "cpu") == "cpu" else "cuda"
     named = device_name(device)  # Before the loader asks a device that may not be there for its memory.
     loader, budget = (loader_of(registry, device), None) if loader_of else _pipelines(registry, device, settings)
@@ -94,7 +95,11 @@ def _serve(loader_of: Callable[[Registry, str], Loader] | None) -> int:
         # Without Redis Celery would wait for it before it stops.
         _end_after(settings.grace + OVERTIME)
 
+    def ready(**_: Any) -> None:
+        log.info("serving models=%s device=%s slots=%d", ",".join(runtime.cards), runtime.worker.device, settings.slots)
+
     signals.worker_shutting_down.connect(drain)
+    signals.worker_ready.connect(ready)
     solo = solo_loop(runtime)
     watchdog = Watchdog(
         runtime.consumption,
@@ -104,7 +109,6 @@ def _serve(loader_of: Callable[[Registry, str], Loader] | None) -> int:
     )
     solo.start()
     watchdog.start()
-    log.info("serving models=%s device=%s slots=%d", ",".join(runtime.cards), runtime.worker.device, settings.slots)
     try:
         worker.start()
     finally:

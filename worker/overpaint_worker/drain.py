@@ -8,7 +8,7 @@ import time
 
 from overpaint_common.errors import WorkerStopping
 from overpaint_worker.engine.engine import Engine
-from overpaint_worker.holding import Holdings
+from overpaint_worker.holding import Hold, Holdings
 
 log = logging.getLogger(__name__)
 
@@ -37,13 +37,18 @@ class Drain:
     def _run(self) -> None:
         self.begun.wait()
         self._holdings.refuse(_stopping)
-        self._interrupt(also_begun=False)
+        held = list(self._holdings)
+        waiting = [hold for hold in held if not hold.begun]
+        left = len(held) - len(waiting)
+        log.info("draining handed_back=%d finishing=%d seconds=%.0f", len(waiting), left, self._patience)
+        self._interrupt(waiting)
         time.sleep(self._patience)
-        self._interrupt(also_begun=True)
+        late = list(self._holdings)
+        if late:
+            log.warning("drained too slowly handed_back=%d", len(late))
+        self._interrupt(late)
 
-    def _interrupt(self, *, also_begun: bool) -> None:
-        chosen = [hold for hold in self._holdings if also_begun or not hold.begun]
+    def _interrupt(self, chosen: list[Hold]) -> None:
         for hold in chosen:
             hold.stop(_stopping())
         self._engine.sweep()
-        log.info("draining interrupted=%d also_begun=%s", len(chosen), also_begun)

@@ -66,10 +66,16 @@ class Supervisor:
             self._keeper.start()
         for watcher in watchers:
             watcher.start()
+        told = False
         while any(watcher.is_alive() for watcher in watchers):
             time.sleep(0.1)  # A bare join would keep Python from running the signal handlers.
+            if self._stopping.is_set() and not told:
+                # Not from the signal handler: it may have interrupted a thread that logs.
+                log.info("stopping: jobs that have begun may take up to %.0f s, the others go back", self._grace)
+                told = True
         if self._keeper is not None:
             self._keeper.stop()
+        log.info("stopped")
         return exits.CONFIG if self._given_up.issuperset(self._devices) else 0
 
     def stop(self) -> None:
@@ -86,6 +92,7 @@ class Supervisor:
                 log.error("child not started device=%s: %s; tried again in %.0f s", device, error, backoff)
             else:
                 if self._stopping.is_set():
+                    log.info("child ended device=%s status=%s", device, status)
                     return
                 if status == exits.CONFIG and not worked:
                     log.error("device given up device=%s; see its child's log above, mend that and start again", device)

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import math
 import re
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -85,8 +86,12 @@ class PipelineLoader:
         spec = self._registry[name]
         dtype = dtype_of(spec, self._device)
         _quiet()
+        began = time.monotonic()
+        log.info("loading model=%s from=%s", name, spec.path or spec.repository)
         try:
-            return self._loaded(name, spec, dtype)
+            model = self._loaded(name, spec, dtype)
+            log.info("model loaded model=%s bytes=%d seconds=%.1f", name, model.bytes, time.monotonic() - began)
+            return model
         except Exception as error:
             part = error if isinstance(error, PartFailed) else None
             outage = _outage(error)

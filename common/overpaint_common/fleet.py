@@ -77,7 +77,7 @@ class WorkerCard(Frozen):
     writes: tuple[PrefixUri, ...] = ()
     ledger: PrefixUri | None = None
     """Root of its ledger: producers need the same."""
-    versions: dict[str, str] = {}
+    versions: dict[str, str] = Field(default_factory=dict)
     """Of Overpaint and the libraries that paint, by their names; empty where the card was written before workers told.
     """
 

@@ -106,7 +106,7 @@ def test_one_id_for_two_bodies_is_refused_beforehand(shop: Shop) -> None:
 
 
 def test_jobs_that_would_publish_over_each_other_are_refused_beforehand(shop: Shop) -> None:
-    """Given two of three jobs whose pictures get one name, when they are submitted, then the later is named, not sent."""
+    """Given two of three jobs whose pictures get one name, when they are submitted, then the later is named."""
 
     def job(number: int, name: str) -> Job:
         return shop.job(number, source=shop.job(7).source, output=shop.job().output.model_copy(update={"name": name}))

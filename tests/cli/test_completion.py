@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Mapping
 
 import pytest
 from click.shell_completion import BashComplete
@@ -16,9 +16,8 @@ from overpaint_producer.cli import main
 from overpaint_producer.cli.commands import SECTIONS
 from overpaint_producer.cli.doctor import SUBJECTS
 from tests.cli.conftest import Place
-
-BASH = shutil.which("bash")
-needs_bash = pytest.mark.skipif(BASH is None, reason="there is no bash here")
+from tests.support.programs import required
+from tests.support.terminal import Terminal
 
 PRESS = """
 source <(overpaint completion bash)
@@ -33,20 +32,42 @@ press() {
 def press(*lines: list[str], **variables: str) -> list[list[str]]:
     """What bash offers for the last word of each line when the tab key is pressed."""
     script = PRESS + "".join(f"press overpaint {shlex.join(line)} 2>&1\n" for line in lines)
-    scripts = sysconfig.get_path("scripts")
-    done = subprocess.run(
-        [str(BASH), "--norc", "-c", script],
-        env={**os.environ, **variables, "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
+    return [part.split() for part in _told([required("bash"), "--norc", "-c", script], variables).split("--\n")[:-1]]
+
+
+def press_in_fish(*lines: str, **variables: str) -> list[list[str]]:
+    """What fish offers to complete each line by, without what it says of them."""
+    asks = "".join(f"complete --do-complete {shlex.quote(line)}; echo =\n" for line in lines)
+    script = f"source (overpaint completion fish | psub)\n{asks}"
+    told = _told([required("fish"), "--no-config", "-c", script], variables)
+    return [[line.split("\t")[0] for line in part.split("\n") if line] for part in told.split("=\n")[:-1]]
+
+
+def press_in_zsh(*lines: str, **variables: str) -> list[str]:
+    """What each line is after a tab, in a zsh at a terminal."""
+    seen, shown = [], ""
+    with Terminal([required("zsh"), "-f", "-i"], environment(variables)) as zsh:
+        zsh.type("PS1=; autoload -U compinit; compinit -u -D; source <(overpaint completion zsh); echo re''ady\n")
+        zsh.read_until("ready\r\n")
+        for line in lines:
+            zsh.type(f"{line}\t")
+            shown = zsh.read_until(" ", after=line)
+            seen.append(shown.strip())
+            zsh.type("\x15")  # Ctrl-U: without the line.
+    return seen
+
+
+def environment(variables: Mapping[str, str]) -> dict[str, str]:
+    path = f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, **variables, "PATH": path, "TERM": "dumb"}
+
+
+def _told(command: list[str], variables: Mapping[str, str]) -> str:
+    done = subprocess.run(command, env=environment(variables), capture_output=True, text=True, timeout=60, check=True)
     assert done.stderr == ""
-    return [part.split() for part in done.stdout.split("--\n")[:-1]]
+    return done.stdout
 
 
-@needs_bash
 def test_bash_offers_commands_options_and_their_values(place: Place) -> None:
     names = {command.name for section in SECTIONS.values() for command in section}
     commands, begun, options, presets, models, subjects = press(
@@ -64,6 +85,33 @@ def test_bash_offers_commands_options_and_their_values(place: Place) -> None:
     assert presets == ["keep-composition", "keep-colors"]
     assert models == ["mini"]
     assert subjects == ["redis,storage"]
+
+
+def test_fish_offers_the_same(place: Place) -> None:
+    """Given a value with a comma, which is what parts the program's answers to fish, then fish has the whole of it."""
+    commands, options, models, subjects = press_in_fish(
+        "overpaint comp", "overpaint submit --pre", "overpaint submit --model ", "overpaint doctor --only redis,sto",
+        **place.variables,
+    )  # fmt: skip
+    assert commands == ["completion"]
+    assert options == ["--preset", "--previews"]
+    assert models == ["mini"]
+    assert subjects == ["redis,storage"]
+
+
+def test_zsh_completes_the_same(place: Place) -> None:
+    lines = [
+        "overpaint comp",
+        "overpaint submit --prev",
+        "overpaint submit --model ",
+        "overpaint doctor --only redis,sto",
+    ]
+    assert press_in_zsh(*lines, **place.variables) == [
+        "overpaint completion",
+        "overpaint submit --previews",
+        "overpaint submit --model mini",
+        "overpaint doctor --only redis,storage",
+    ]
 
 
 def test_a_job_id_that_is_begun_is_completed(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

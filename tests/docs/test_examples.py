@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import shlex
-import shutil
 import subprocess
 import time
 import uuid
@@ -30,6 +29,7 @@ from overpaint_producer.cli import main
 from tests.docs.conftest import Newcomer
 from tests.docs.pages import DOCS, README, page, typed
 from tests.docs.snippets import calls_of_the_command_line, to_run
+from tests.support.programs import required
 from tests.support.stack import eventually
 
 PROTOCOL = page(DOCS / "protocol.md")
@@ -273,14 +273,6 @@ def test_the_models_of_the_fleet_are_listed_as_the_page_says(redis: Redis) -> No
     assert named <= card.keys()
 
 
-def node() -> str:
-    """Where it is; skips where it is not, and fails in CI."""
-    found = shutil.which("node")
-    if found is None and os.environ.get("CI"):
-        pytest.fail("node is missing, and CI has to have it")
-    return found or pytest.skip("the page's producer is written for node")
-
-
 def test_the_producer_in_another_language_gets_its_pictures(newcomer: Newcomer, tmp_path: Path) -> None:
     """Given the page's program and its job, when node runs it against this stack, then a record and pictures follow."""
     (program,) = PROTOCOL.blocks("js")
@@ -289,7 +281,7 @@ def test_the_producer_in_another_language_gets_its_pictures(newcomer: Newcomer, 
     redis = urlsplit(newcomer.variables["OVERPAINT_REDIS_URL"])
 
     done = subprocess.run(
-        [node(), "producer.mjs"],
+        [required("node"), "producer.mjs"],
         cwd=tmp_path,
         input=json.dumps(job),
         env={**os.environ, "REDIS_HOST": str(redis.hostname), "REDIS_PORT": str(redis.port)},

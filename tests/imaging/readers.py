@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import pytest
 from PIL import Image
+
+from tests.support.programs import required
 
 
 def opened(data: bytes) -> Image.Image:
@@ -22,12 +21,8 @@ def opened(data: bytes) -> Image.Image:
 
 def exiftool(data: bytes, folder: Path, *options: str) -> dict[str, Any]:
     """What exiftool, which shares no code with us or Pillow, reads from the file."""
-    if not shutil.which("exiftool"):
-        if os.environ.get("CI"):
-            pytest.fail("exiftool is missing: apt-get install libimage-exiftool-perl")
-        pytest.skip("exiftool is not installed")
     file = folder / "picture"
     file.write_bytes(data)
-    done = subprocess.run(["exiftool", "-json", "-G1", *options, str(file)], capture_output=True, check=True)
+    done = subprocess.run([required("exiftool"), "-json", "-G1", *options, str(file)], capture_output=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout)[0]
     return found

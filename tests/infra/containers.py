@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import base64
-import os
 import re
-import shutil
 import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +16,7 @@ import yaml
 from dotenv import dotenv_values
 
 from tests.infra.images import DOCKER, ROOT, Image, image
+from tests.support.programs import required
 
 INFRA = ROOT / "infra"
 EXAMPLE_ENV = DOCKER / "example.env"
@@ -59,17 +58,6 @@ def _moved(value: str, paths: Mapping[str, str]) -> str:
         if value.startswith(before):
             return after + value.removeprefix(before)
     return value
-
-
-def required(program: str) -> str:
-    """The path of a program that CI must have; skips the test elsewhere."""
-    found = shutil.which(program)
-    if found is None:
-        message = f"{program} is not on PATH"
-        if os.environ.get("CI"):
-            pytest.fail(f"CI must have it: {message}")
-        pytest.skip(message)
-    return found
 
 
 def interpolated(value: Any, variables: Mapping[str, str]) -> Any:

@@ -10,8 +10,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from tests.infra.containers import INFRA, KUSTOMIZATIONS, manifests, named, required
+from tests.infra.containers import INFRA, KUSTOMIZATIONS, manifests, named
 from tests.infra.images import DOCKER
+from tests.support.programs import required
 
 OLDEST, NEWEST = "1.25", "1.37"
 """Releases of Kubernetes whose schemas the manifests are held against."""

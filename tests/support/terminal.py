@@ -6,12 +6,16 @@ import fcntl
 import os
 import pty
 import re
+import select
 import struct
+import subprocess
 import sys
 import termios
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Thread
+from typing import Self
 from unittest.mock import patch
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -62,3 +66,39 @@ def _read(terminal: int, received: list[bytes]) -> None:
         if not piece:
             return
         received.append(piece)
+
+
+class Terminal:
+    """A program at a terminal of its own, to be typed to; it is killed at the end of the block."""
+
+    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+        here, there = pty.openpty()
+        self._terminal = here
+        self._process = subprocess.Popen(
+            command, stdin=there, stdout=there, stderr=there, env=environment, start_new_session=True
+        )
+        os.close(there)
+
+    def type(self, text: str) -> None:
+        os.write(self._terminal, text.encode())
+
+    def read_until(self, end: str, *, after: str = "", seconds: float = 30) -> str:
+        """What is printed from `after` to `end`, without escapes; fails where it does not come in time."""
+        deadline, got = time.monotonic() + seconds, b""
+        while True:
+            text = ESCAPES.sub("", got.decode(errors="replace"))
+            begin = text.find(after)
+            found = -1 if begin < 0 else text.find(end, begin + len(after))
+            if found >= 0:
+                return text[begin : found + len(end)]
+            ready, _, _ = select.select([self._terminal], [], [], max(0.0, deadline - time.monotonic()))
+            assert ready, f"no {end!r} after {after!r} in {text!r}"
+            got += os.read(self._terminal, 65536)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        os.close(self._terminal)

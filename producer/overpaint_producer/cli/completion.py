@@ -31,4 +31,6 @@ def completion(context: click.Context, shell: str) -> None:
 
     kind = get_completion_class(shell)
     assert kind is not None  # SHELLS are those that click has.
-    click.echo(kind(context.find_root().command, {}, "overpaint", "_OVERPAINT_COMPLETE").source())
+    script = kind(context.find_root().command, {}, "overpaint", "_OVERPAINT_COMPLETE").source()
+    # Click's script for fish takes a value only as far as its first comma.
+    click.echo(script.replace('string split ","', 'string split --max 1 ","'))

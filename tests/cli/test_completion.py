@@ -43,18 +43,15 @@ def press_in_fish(*lines: str, **variables: str) -> list[list[str]]:
     return [[line.split("\t")[0] for line in part.split("\n") if line] for part in told.split("=\n")[:-1]]
 
 
-def press_in_zsh(*lines: str, **variables: str) -> list[str]:
-    """What each line is after a tab, in a zsh at a terminal."""
-    seen, shown = [], ""
+def press_in_zsh(becomes: Mapping[str, str], variables: Mapping[str, str]) -> None:
+    """Type each line and a tab into a zsh at a terminal; fails unless it becomes what is said."""
     with Terminal([required("zsh"), "-f", "-i"], environment(variables)) as zsh:
-        zsh.type("PS1=; autoload -U compinit; compinit -u -D; source <(overpaint completion zsh); echo re''ady\n")
-        zsh.read_until("ready\r\n")
-        for line in lines:
+        zsh.type("autoload -U compinit; compinit -u -D; source <(overpaint completion zsh); PS1='press'' the tab> '\n")
+        for line, completed in becomes.items():
+            zsh.read_until("press the tab> ")
             zsh.type(f"{line}\t")
-            shown = zsh.read_until(" ", after=line)
-            seen.append(shown.strip())
-            zsh.type("\x15")  # Ctrl-U: without the line.
-    return seen
+            zsh.read_until(f"{completed} ")
+            zsh.type("\x15\n")  # Ctrl-U: without the line to the next prompt.
 
 
 def environment(variables: Mapping[str, str]) -> dict[str, str]:
@@ -100,18 +97,13 @@ def test_fish_offers_the_same(place: Place) -> None:
 
 
 def test_zsh_completes_the_same(place: Place) -> None:
-    lines = [
-        "overpaint comp",
-        "overpaint submit --prev",
-        "overpaint submit --model ",
-        "overpaint doctor --only redis,sto",
-    ]
-    assert press_in_zsh(*lines, **place.variables) == [
-        "overpaint completion",
-        "overpaint submit --previews",
-        "overpaint submit --model mini",
-        "overpaint doctor --only redis,storage",
-    ]
+    lines = {
+        "overpaint comp": "overpaint completion",
+        "overpaint submit --prev": "overpaint submit --previews",
+        "overpaint submit --model ": "overpaint submit --model mini",
+        "overpaint doctor --only redis,sto": "overpaint doctor --only redis,storage",
+    }
+    press_in_zsh(lines, place.variables)
 
 
 def test_a_job_id_that_is_begun_is_completed(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

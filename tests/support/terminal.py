@@ -74,6 +74,7 @@ class Terminal:
     def __init__(self, command: list[str], environment: dict[str, str]) -> None:
         here, there = pty.openpty()
         self._terminal = here
+        self._unread = b""
         self._process = subprocess.Popen(
             command, stdin=there, stdout=there, stderr=there, env=environment, start_new_session=True
         )
@@ -82,18 +83,14 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self._terminal, text.encode())
 
-    def read_until(self, end: str, *, after: str = "", seconds: float = 30) -> str:
-        """What is printed from `after` to `end`, without escapes; fails where it does not come in time."""
-        deadline, got = time.monotonic() + seconds, b""
-        while True:
-            text = ESCAPES.sub("", got.decode(errors="replace"))
-            begin = text.find(after)
-            found = -1 if begin < 0 else text.find(end, begin + len(after))
-            if found >= 0:
-                return text[begin : found + len(end)]
+    def read_until(self, end: str, *, seconds: float = 30) -> None:
+        """Read on as far as `end`; fails where it does not come in time."""
+        deadline, wanted = time.monotonic() + seconds, end.encode()
+        while wanted not in self._unread:
             ready, _, _ = select.select([self._terminal], [], [], max(0.0, deadline - time.monotonic()))
-            assert ready, f"no {end!r} after {after!r} in {text!r}"
-            got += os.read(self._terminal, 65536)
+            assert ready, f"no {end!r} in {self._unread!r}"
+            self._unread += os.read(self._terminal, 65536)
+        self._unread = self._unread.partition(wanted)[2]
 
     def __enter__(self) -> Self:
         return self

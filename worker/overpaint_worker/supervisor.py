@@ -92,7 +92,7 @@ class Supervisor:
                 log.error("child not started device=%s: %s; tried again in %.0f s", device, error, backoff)
             else:
                 if self._stopping.is_set():
-                    log.info("child ended device=%s status=%s", device, status)
+                    log.info("child stopped device=%s status=%s", device, status)
                     return
                 if status == exits.CONFIG and not worked:
                     log.error("device given up device=%s; see its child's log above, mend that and start again", device)

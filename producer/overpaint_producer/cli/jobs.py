@@ -158,7 +158,7 @@ def cancel(job_ids: tuple[str, ...], as_json: bool) -> None:
     Examples:
       overpaint cancel 5ac0f3a24e1c0c6c6b1d1e8e2f7a9b10
       overpaint jobs --state queued --label album=3 --ids |
-        xargs overpaint cancel
+        xargs -r overpaint cancel
     """
     from overpaint_producer.producer import Producer
 

@@ -69,7 +69,7 @@ def jobs(
       overpaint jobs --state queued --state running
       overpaint jobs --state failed --label customer=acme --since 12h
       overpaint jobs --state queued --limit 9999 --ids |
-        xargs overpaint cancel
+        xargs -r overpaint cancel
     """
     from overpaint_producer.producer import Producer
 

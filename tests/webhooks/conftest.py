@@ -18,6 +18,7 @@ from overpaint_common.passes import Img2Img
 from overpaint_common.references import Reference
 from overpaint_common.result import Failure, Result
 from overpaint_common.storage import LocalStore
+from overpaint_common.storage.writing import is_temporary
 from overpaint_producer.local.redis import EmbeddedRedis
 from tests.webhooks.receivers import Receiver, receiver
 
@@ -70,8 +71,10 @@ class Place:
         return self.folder.joinpath(*names).read_text()
 
     def names(self, *under: str) -> list[str]:
+        """The objects below a folder, without those that are being written."""
         folder = self.folder.joinpath(*under)
-        return sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
+        files = (file for file in folder.rglob("*") if file.is_file() and not is_temporary(file.name))
+        return sorted(str(file.relative_to(folder)) for file in files)
 
 
 @pytest.fixture

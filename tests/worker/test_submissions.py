@@ -21,6 +21,7 @@ from overpaint_common.job import MAX_JOB_BYTES, Job
 from overpaint_common.ledger import Ledger
 from overpaint_common.live import connect
 from overpaint_common.signing import sign, verify
+from overpaint_common.storage.writing import is_temporary
 from overpaint_producer.local.redis import EmbeddedRedis, free_port
 from overpaint_worker.settings import WorkerSettings
 from overpaint_worker.submissions import accept_submission, signed_job
@@ -49,7 +50,8 @@ class Door:
         return sorted(path.parent.name for path in self.folder.glob("jobs/*/request.json"))
 
     def letters(self) -> dict[str, dict[str, Any]]:
-        return {path.name: json.loads(path.read_bytes()) for path in self.folder.glob("dead/submissions/*")}
+        files = [path for path in self.folder.glob("dead/submissions/*") if not is_temporary(path.name)]
+        return {path.name: json.loads(path.read_bytes()) for path in files}
 
 
 def door(folder: Path, redis_url: str, **settings: Any) -> Door:

@@ -52,7 +52,6 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
 def shop(redis: EmbeddedRedis, tmp_path: Path) -> Iterator[Shop]:
     opened = Shop.open(tmp_path, redis.url)
     yield opened
-    opened.redis.flushall()
     opened.close()
 
 

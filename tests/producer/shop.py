@@ -33,8 +33,10 @@ class Shop:
 
     @classmethod
     def open(cls, folder: Path, redis_url: str) -> Shop:
+        """On a Redis that belongs to this test alone while it runs; everything in it goes."""
         settings = Settings.load(redis_url=SecretStr(redis_url), ledger=_place(folder, "ledger"))
         shop = cls(folder, connect(redis_url), Producer(settings))
+        shop.redis.flushall()
         places = {"reads": (_place(folder, "in"),), "writes": (_place(folder, "out"),), "ledger": settings.ledger}
         now = datetime.now(UTC)
         worker = WorkerCard(name="played", device="cpu", models=MODELS, slots=8, pid=1, started_at=now)

@@ -288,6 +288,9 @@ def test_several_jobs_are_cancelled_in_one_call_whatever_became_of_the_others(pl
     assert f"{nobody}  unknown" in ended.stderr
     assert "no job" in ended.stderr
     assert ended.exit_code == 2
+    told = place.run("cancel", nobody, queued, "--json")
+    assert [json.loads(line)["state"] for line in told.stdout.splitlines()] == ["unknown", "cancelled"]
+    assert [json.loads(line)["error"]["code"] for line in told.stderr.splitlines()] == ["object_not_found"]
     assert place.run("cancel", queued, done).exit_code == 1
     assert place.run("cancel", queued, queued).exit_code == 0
 

@@ -15,6 +15,7 @@ import pytest
 from overpaint_worker.engine.registry import EMBEDDED
 from tests.infra.conftest import Host
 from tests.infra.containers import PLACES, compose, of_compose
+from tests.support.programs import required
 from tests.support.stack import eventually
 
 EMBEDDED_MODEL = f'[models.overpaint-mini]\npath = "{EMBEDDED}"\nnative_size = 64\n'
@@ -32,9 +33,7 @@ def test_redis_is_what_doctor_asks_for(host: Host) -> None:
 
 def test_the_health_check_of_redis_tells_whether_it_answers(host: Host) -> None:
     """Given compose.yaml's check, when it runs with the password and without, then only the first succeeds."""
-    redis_cli = shutil.which("redis-cli")
-    if redis_cli is None:
-        pytest.skip("redis-cli is not on PATH")
+    redis_cli = required("redis-cli")
     service = compose()["services"]["redis"]
     kind, program, *arguments = service["healthcheck"]["test"]
     assert (kind, program) == ("CMD", "redis-cli")

@@ -174,7 +174,9 @@ def cancel(job_ids: tuple[str, ...], as_json: bool) -> None:
         for job_id, outcome in zip(job_ids, pool.map(end, job_ids), strict=True):
             if isinstance(outcome, Fault):
                 unknown = outcome
-                if len(job_ids) > 1:
+                if len(job_ids) > 1 and as_json:
+                    emit({"id": job_id, "state": "unknown"})
+                elif len(job_ids) > 1:
                     tell(f"{job_id}  unknown")
                 continue
             ends.append(outcome)
